@@ -1,0 +1,1 @@
+"""Measurements: beside the upstream called directly (locust) and beside other gateways (peers)."""

@@ -1,0 +1,1 @@
+"""Locust scenarios, each against the upstream directly and through the gateway."""

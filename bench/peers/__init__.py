@@ -1,0 +1,1 @@
+"""The gateway beside nginx and other gateways: CPU, latency, lateness, memory, start."""

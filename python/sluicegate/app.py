@@ -1,0 +1,166 @@
+"""The composition root: settings in, one ASGI application out. The only place that constructs."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, MutableMapping
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import orjson
+
+from sluicegate import engine as core
+from sluicegate import errors
+from sluicegate.chat import endpoint as chat
+from sluicegate.chat.pipeline import Parts
+from sluicegate.clock import wall_seconds
+from sluicegate.completions import endpoint as completions
+from sluicegate.embeddings import endpoint as embeddings
+from sluicegate.errors import GatewayError
+from sluicegate.http.body import BodyReader
+from sluicegate.http.envelope import Envelope
+from sluicegate.http.exchange import JSON_HEADERS, Exchange, exchange_of
+from sluicegate.http.head import require_method
+from sluicegate.http.relay import ClientWatches
+from sluicegate.http.router import ExactRouter
+from sluicegate.keys.authenticate import Authenticator
+from sluicegate.models import routes as models
+from sluicegate.models.catalog import FALLBACK_DEFAULT, Catalog, Source
+from sluicegate.settings import Settings, UpstreamConfig
+from sluicegate.telemetry.logs import Log
+from sluicegate.upstreams.discover import Discovery
+from sluicegate.upstreams.model import Upstream
+from sluicegate.upstreams.select import RetryBudget
+from sluicegate.usage.settle import Ledger
+
+_FIRST_5XX = 500
+
+# The main process sends it to its workers when it begins to stop.
+DRAIN_SIGNAL = signal.SIGUSR1
+
+
+class Gateway:
+    """The application of one worker: raw ASGI, with a lifespan that starts and ends the background work."""
+
+    def __init__(self, settings: Settings, started: int | None = None) -> None:
+        server = settings.server
+        self._log = Log(access=server.access_log)
+        self._engine = core.Engine()
+        upstreams = [Upstream(config, connect(settings, config)) for config in settings.upstreams]
+        sources = [Source(u, u.name, u.config.models, u.config.aliases) for u in upstreams]
+        created = wall_seconds() if started is None else started
+        self._catalog = Catalog(sources, settings.default_model, created)
+        open_lists = [u for u in upstreams if u.config.models is None]
+        self._discovery = Discovery(self._engine, open_lists, self._learn, self._log)
+        self._keys = Authenticator((key.name, key.key.reveal()) for key in settings.keys)
+        parts = Parts(
+            keys=self._keys,
+            bodies=BodyReader(server.max_body_bytes, server.body_timeout, server.body_min_rate),
+            scan=core.scan,
+            engine=self._engine,
+            catalog=self._catalog,
+            discovery=self._discovery,
+            budget=RetryBudget(),
+            ledger=Ledger(self._log),
+            watches=ClientWatches(),
+            keep_alive=server.stream_keep_alive,
+        )
+        self._drain_timeout = server.drain_timeout
+        self._draining = False
+        self._cut: asyncio.Task[None] | None = None
+        self.asgi = self._assemble(parts)
+
+    def _assemble(self, parts: Parts) -> Envelope:
+        routes = [chat.route(parts), completions.route(parts), embeddings.route(parts)]
+        routes += models.routes(self._keys, self._catalog)
+        router = ExactRouter(routes, redirect_slashes=False, default=self._other, lifespan=self._lifespan)
+        return Envelope(router, self._other, self._report)
+
+    async def _other(self, scope: MutableMapping[str, Any], _receive: Any, _send: Any) -> None:
+        """Health checks, and every path that is no endpoint."""
+        exchange = exchange_of(scope)
+        path: str = scope["path"]
+        if path in ("/healthz", "/readyz") and b"%" not in scope.get("raw_path", b""):
+            require_method(scope["method"], "GET, HEAD")
+            await self._health(exchange, path)
+            return
+        if path.replace("/", "").lower().startswith("v1"):
+            # No key, no hint about which paths there are, however the path is written.
+            self._keys.authenticate(exchange.head.authorization, exchange.head.other_keys)
+        raise errors.unknown_path()
+
+    async def _health(self, exchange: Exchange, path: str) -> None:
+        if path == "/readyz" and self._draining:
+            raise errors.not_ready("The gateway is shutting down.")
+        if path == "/readyz" and not self._discovery.is_settled:
+            raise errors.not_ready("The first model lists are being fetched.")
+        await exchange.answer(200, JSON_HEADERS, orjson.dumps({"status": "ok"}))
+
+    def _learn(self, name: str, found: tuple[str, ...] | None) -> None:
+        was_fallback = self._catalog.is_fallback
+        self._catalog.learn(name, found)
+        if self._catalog.is_fallback and not was_fallback:
+            self._log.warning(
+                "fallback_models",
+                message=f"No upstream lists its models. A built-in list is shown, and {FALLBACK_DEFAULT} is "
+                "used for requests that name no model. Set OPENAI_COMPATIBLE_MODEL or `models`.",
+            )
+
+    def _report(self, exchange: Exchange, error: GatewayError, where: str | None) -> None:
+        """The log line of an error that no pipeline has recorded."""
+        fields = {"request_id": exchange.request_id, "status": error.status, "code": error.code}
+        if where is not None:
+            self._log.error("internal_error", where=where, **fields)
+        elif error.status >= _FIRST_5XX or self._log.access:
+            self._log.info("refused", **fields)
+
+    def drain(self) -> None:
+        """Not ready any more; what is still open after the drain timeout ends with an error event."""
+        if not self._draining:
+            self._draining = True
+            asyncio.get_running_loop().call_later(self._drain_timeout, self._cut_open_calls)
+
+    def _cut_open_calls(self) -> None:
+        self._cut = asyncio.create_task(self._engine.close())
+
+    @asynccontextmanager
+    async def _lifespan(self, _app: Any) -> AsyncIterator[None]:
+        loop = asyncio.get_running_loop()
+        # Only the main thread of a process can watch for signals; under test there may be others.
+        with suppress(NotImplementedError, RuntimeError, ValueError):
+            loop.add_signal_handler(DRAIN_SIGNAL, self.drain)
+        self._discovery.start()
+        try:
+            yield
+        finally:
+            self._draining = True
+            await self._discovery.stop()
+            await self._engine.close()
+            self._log.close()
+
+
+def create_app(settings: Settings, started: int | None = None) -> Envelope:
+    """The ASGI application for these settings. Call it in the worker: it belongs to one process.
+
+    `started` (seconds since 1970) is shown as `created` of each model: one value for all workers.
+    """
+    return Gateway(settings, started).asgi
+
+
+def connect(settings: Settings, config: UpstreamConfig) -> core.Upstream:
+    """The core's handle of an upstream. Opens no connection; raises SettingsError for what cannot work."""
+    try:
+        return core.Upstream(
+            config.base_url,
+            api_key=None if config.api_key is None else config.api_key.reveal(),
+            headers=[(name, value.reveal()) for name, value in config.headers.items()],
+            connect_timeout=config.connect_timeout,
+            first_event_timeout=config.first_event_timeout,
+            idle_timeout=config.idle_timeout,
+            total_timeout=config.total_timeout,
+            max_event_bytes=config.max_event_bytes,
+            max_answer_bytes=config.max_answer_bytes,
+            allow_private_networks=list(config.allow_private_networks),
+            ca_file=config.ca_file,
+        )
+    except ValueError as error:
+        raise settings.upstream_error(config.name, str(error)) from None

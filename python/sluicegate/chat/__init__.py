@@ -1,0 +1,1 @@
+"""The request path: /v1/chat/completions, and the stages that the other operations share."""

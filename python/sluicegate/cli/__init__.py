@@ -1,0 +1,53 @@
+"""The command line. Each command imports what it needs when it runs, so that `--help` stays quick."""
+
+from typing import Annotated
+
+import typer
+
+from sluicegate import __version__
+from sluicegate.cli.check import check
+from sluicegate.cli.serve import serve
+
+# No pretty tracebacks: they show local variables, and so keys.
+app = typer.Typer(
+    name="sluicegate",
+    help="An OpenAI-compatible gateway. Start: set OPENAI_COMPATIBLE_BASE_URL, then `sluicegate serve`.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command()(serve)
+app.command()(check)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"sluicegate {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def demo(
+    port: Annotated[
+        int | None,
+        typer.Option(help="Port of the gateway; 0 takes a free one. [default: 8080, or a free one]"),
+    ] = None,
+    once: Annotated[
+        bool, typer.Option("--once", help="Send one streamed request, show it, and stop.")
+    ] = False,
+) -> None:
+    """Start a demo upstream and the gateway in front of it; nothing leaves this machine."""
+    from sluicegate.cli.demo import demo as run  # noqa: PLC0415
+
+    run(port, once=once)
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options of the program itself."""
+    del version

@@ -1,0 +1,158 @@
+"""`sluicegate serve`: run the gateway on Granian."""
+
+import errno
+import ipaddress
+import math
+import socket
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sluicegate.cli.refuse import refuse
+
+if TYPE_CHECKING:
+    from sluicegate.settings import Settings
+
+# Open requests a worker accepts before new connections wait. The server's own default is its backlog
+# (1024) divided by the workers: far too few for streams, which stay open for minutes.
+BACKPRESSURE = 20_000
+BACKLOG = 4096
+HEADER_TIMEOUT_MS = 30_000
+# Of each direction of a connection. The server's 408 KiB would be what a slow reader holds, four times
+# what there is for all the rest of its stream.
+HTTP1_BUFFER_BYTES = 32 * 1024
+# The server would take 16 MiB of headers on HTTP/2.
+HTTP2_HEADER_BYTES = 64 * 1024
+
+
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port. [default: 8080]")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, max=256, help="Processes. [default: 1]")] = None,
+    config: Annotated[str | None, typer.Option(help="Settings file (TOML), or SLUICEGATE_CONFIG.")] = None,
+    access_log: Annotated[
+        bool | None,
+        typer.Option("--access-log/--no-access-log", help="Log every request, not only failed ones."),
+    ] = None,
+) -> None:
+    """Run the gateway until it is stopped (Ctrl-C or SIGTERM)."""
+    from sluicegate import settings as config_file  # noqa: PLC0415
+    from sluicegate.app import connect  # noqa: PLC0415
+
+    try:
+        settings = config_file.load(config)
+        given = {"host": host, "port": port, "workers": workers, "access_log": access_log}
+        settings = settings.with_server({k: v for k, v in given.items() if v is not None})
+        require_upstreams(settings)
+        for upstream in settings.upstreams:
+            connect(settings, upstream)
+    except config_file.SettingsError as error:
+        refuse(str(error))
+    address = resolve(settings.server.host)
+    settings = with_key(settings, address)
+    require_free(address, settings.server.port)
+    run(settings, address)
+
+
+def require_upstreams(settings: "Settings") -> None:
+    """A gateway to nowhere is a mistake, not a choice."""
+    if not settings.upstreams:
+        refuse(
+            "no upstream is set: set OPENAI_COMPATIBLE_BASE_URL (and OPENAI_COMPATIBLE_API_KEY), or write "
+            "[[upstreams]] into a settings file and name it with --config"
+        )
+
+
+def resolve(host: str) -> str:
+    """The numeric address of `host`."""
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError:
+        refuse(f"the host {host} cannot be resolved; give an address of this machine")
+    return str(found[0][4][0])
+
+
+def with_key(settings: "Settings", address: str) -> "Settings":
+    """The settings with at least one key. On a loopback address one is made, elsewhere that is refused."""
+    if settings.keys:
+        return settings
+    if not ipaddress.ip_address(address).is_loopback:
+        refuse(
+            f"no key is set, and {address} can be reached by others: set SLUICEGATE_API_KEYS or [[keys]], "
+            "or listen on 127.0.0.1"
+        )
+    from sluicegate.keys.model import mint  # noqa: PLC0415
+    from sluicegate.settings import KeyConfig, Secret  # noqa: PLC0415
+
+    key = mint()
+    typer.echo("No key is set, so one was made for this run (set SLUICEGATE_API_KEYS to choose your own):")
+    typer.echo(f"  {key}")
+    return settings.replace(keys=(KeyConfig(name="generated", key=Secret(key)),))
+
+
+def require_free(address: str, port: int) -> None:
+    """Refuse a port that is in use. The server would not: its workers share a port (SO_REUSEPORT)."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        # Connections of the last run that are still closing are no reason to refuse.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+        except OSError as error:
+            why = {
+                errno.EADDRINUSE: "another program listens there",
+                errno.EACCES: "ports below 1024 need rights that this user does not have",
+                errno.EADDRNOTAVAIL: "this machine does not have that address",
+            }.get(error.errno or 0, error.strerror)
+            refuse(f"cannot listen on {_shown(address, port)}: {why}")
+
+
+def run(settings: "Settings", address: str) -> None:
+    """Listen and serve until a signal ends it."""
+    from granian.constants import Interfaces, Loops, RuntimeModes  # noqa: PLC0415
+    from granian.http import HTTP1Settings, HTTP2Settings  # noqa: PLC0415
+    from granian.log import LogLevels  # noqa: PLC0415
+
+    # Imported here, so that workers get it with the fork.
+    from sluicegate.app import create_app  # noqa: PLC0415
+    from sluicegate.cli.server import CUT_SECONDS, DrainingServer  # noqa: PLC0415
+    from sluicegate.clock import wall_seconds  # noqa: PLC0415
+
+    server = settings.server
+    granian = DrainingServer(
+        "sluicegate",
+        address=address,
+        port=server.port,
+        interface=Interfaces.ASGI,
+        workers=server.workers,
+        runtime_threads=1,
+        # With one thread the single-threaded runtime saves about 5 % of the CPU.
+        runtime_mode=RuntimeModes.st,
+        loop=Loops.uvloop,
+        websockets=False,
+        backlog=BACKLOG,
+        backpressure=BACKPRESSURE,
+        http1_settings=HTTP1Settings(
+            header_read_timeout=HEADER_TIMEOUT_MS, max_buffer_size=HTTP1_BUFFER_BYTES
+        ),
+        http2_settings=HTTP2Settings(max_headers_size=HTTP2_HEADER_BYTES),
+        log_level=LogLevels.warning,
+        log_dictconfig=_log_config(),
+        # One dead worker must not end the others.
+        respawn_failed_workers=True,
+        workers_kill_timeout=math.ceil(server.drain_timeout) + CUT_SECONDS,
+    )
+    names = ", ".join(upstream.name for upstream in settings.upstreams)
+    typer.echo(f"Sluicegate on http://{_shown(address, server.port)}/v1 · upstreams: {names}")
+    granian.serve(target_loader=partial(create_app, settings, wall_seconds()), wrap_loader=False)
+
+
+def _log_config() -> dict[str, Any]:
+    """The server's own log goes to stderr, where ours is."""
+    console = {"formatter": "generic", "class": "logging.StreamHandler", "stream": "ext://sys.stderr"}
+    return {"handlers": {"console": console, "access": console}}
+
+
+def _shown(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

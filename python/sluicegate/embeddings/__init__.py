@@ -1,0 +1,1 @@
+"""/v1/embeddings, with the stages of chat."""

@@ -1,0 +1,12 @@
+"""POST /v1/embeddings."""
+
+from starlette.routing import Route
+
+from sluicegate.chat.endpoint import Endpoint
+from sluicegate.chat.pipeline import Parts, Pipeline
+from sluicegate.embeddings.prepare import prepare
+
+
+def route(parts: Parts) -> Route:
+    """The route of this operation."""
+    return Route("/v1/embeddings", Endpoint(Pipeline(parts, "embeddings", prepare)))

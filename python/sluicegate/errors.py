@@ -1,0 +1,218 @@
+"""Every error a client can see that does not come from the Rust core: status, code and what to do."""
+
+from typing import Protocol
+
+import orjson
+
+Header = tuple[bytes, bytes]
+
+# OpenAI's error types by status; the same table as `default_kind` in rust/core/src/error.rs.
+_TYPES = {401: "authentication_error", 403: "permission_error", 429: "requests", 500: "server_error"}
+_TYPES |= {502: "upstream_error", 503: "service_unavailable", 504: "timeout"}
+
+NO_RETRY: Header = (b"x-should-retry", b"false")
+RETRY: Header = (b"x-should-retry", b"true")
+# The connection still has a body in it that nobody will read; HTTP/2 servers drop the header.
+_CLOSE: Header = (b"connection", b"close")
+
+# The SDKs' own rule retries these (and 5xx); every other 4xx is the same answer each time.
+_RETRIED_4XX = frozenset({408, 409, 429})
+TIMED_OUT = 408
+TOO_MANY = 429
+_FIRST_4XX = 400
+_FIRST_5XX = 500
+
+
+class Failure(Protocol):
+    """The part of the core's `Failure` that becomes a response."""
+
+    @property
+    def cause(self) -> str: ...
+    @property
+    def status(self) -> int: ...
+    @property
+    def type(self) -> str: ...
+    @property
+    def code(self) -> str: ...
+    @property
+    def message(self) -> str: ...
+    @property
+    def param(self) -> str | None: ...
+    @property
+    def retry_after_ms(self) -> int | None: ...
+    @property
+    def should_retry(self) -> bool | None: ...
+
+
+class ClientGoneError(Exception):
+    """The client left before the answer began: nothing is sent, the log says 499."""
+
+
+class GatewayError(Exception):
+    """An error and all its response needs. `message` is public: no secret, no address, no `str(exc)`."""
+
+    def __init__(  # noqa: PLR0913 (the four keys of OpenAI's error object, its status and headers)
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        type: str | None = None,
+        param: str | None = None,
+        headers: tuple[Header, ...] = (),
+    ) -> None:
+        super().__init__(f"{status} {code}")
+        self.status = status
+        self.code = code
+        self.message = message
+        self.type = type or _TYPES.get(status, "invalid_request_error")
+        self.param = param
+        self.headers = headers
+        # Its log record is written; the envelope does not write a second one.
+        self.settled = False
+
+    def to_body(self) -> bytes:
+        """The OpenAI error object; all four keys are always there."""
+        error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+        return orjson.dumps({"error": error})
+
+
+def _refusal(status: int, code: str, message: str, param: str | None = None) -> GatewayError:
+    """A 4xx that the same request gets every time: the SDKs are told not to send it again."""
+    return GatewayError(status, code, message, param=param, headers=(NO_RETRY,))
+
+
+def bad_request(code: str, message: str, param: str | None = None) -> GatewayError:
+    """A request that cannot be accepted as it is."""
+    return _refusal(400, code, message, param)
+
+
+def invalid_api_key(message: str) -> GatewayError:
+    """No key, a malformed one, or one nobody knows."""
+    error = _refusal(401, "invalid_api_key", message)
+    error.headers = (NO_RETRY, (b"www-authenticate", b"Bearer"))
+    return error
+
+
+def model_not_found(message: str) -> GatewayError:
+    """A model name that no upstream serves."""
+    return _refusal(404, "model_not_found", message, "model")
+
+
+def unknown_path() -> GatewayError:
+    """No such endpoint; paths are exact."""
+    return _refusal(
+        404,
+        "unknown_url",
+        "There is no such endpoint. Paths are exact: lower case, no trailing slash, no doubled slash. "
+        "The base URL of a client ends in /v1.",
+    )
+
+
+def method_not_allowed(method: str, allowed: str) -> GatewayError:
+    """A known path with the wrong method."""
+    error = _refusal(405, "method_not_allowed", f"This endpoint takes {allowed}, not {printable(method)}.")
+    error.headers = (NO_RETRY, (b"allow", allowed.encode()))
+    return error
+
+
+def unsupported_content_type(given: str | None) -> GatewayError:
+    """A body that is not declared as JSON."""
+    what = "no Content-Type" if given is None else f"Content-Type {printable(given)}"
+    return _refusal(
+        415,
+        "unsupported_content_type",
+        f"The request has {what}. Send JSON, with the header: Content-Type: application/json",
+    )
+
+
+def unsupported_encoding() -> GatewayError:
+    """A compressed request body."""
+    return _refusal(
+        415,
+        "unsupported_content_encoding",
+        "The request body is compressed (Content-Encoding or Transfer-Encoding), which is not accepted. "
+        "Send it as it is.",
+    )
+
+
+def broken_body() -> GatewayError:
+    """A body that ends early or whose chunks are malformed; mostly nobody is left to read this."""
+    error = _refusal(400, "invalid_json", "The body broke off: it ended early, or its chunks are malformed.")
+    error.headers = (NO_RETRY, _CLOSE)
+    return error
+
+
+def body_too_large(limit: int) -> GatewayError:
+    """More bytes than `max_body_bytes`."""
+    message = f"The request body is larger than {limit} bytes (max_body_bytes). Send less or raise it."
+    return GatewayError(413, "request_too_large", message, headers=(NO_RETRY, _CLOSE))
+
+
+def body_too_slow(seconds: float, rate: int) -> GatewayError:
+    """A body that does not arrive."""
+    message = f"The request body is too slow: less than {rate} bytes/s during {seconds:g} s. Send it again."
+    return GatewayError(TIMED_OUT, "request_timeout", message, headers=(_CLOSE,))
+
+
+def rate_limited(retry_after_ms: int, message: str) -> GatewayError:
+    """Nobody can be asked before `retry_after_ms` has passed."""
+    return GatewayError(429, "rate_limit_exceeded", message, headers=tuple(retry_headers(retry_after_ms)))
+
+
+def internal() -> GatewayError:
+    """A fault of our own; the cause is in the log, never in the answer."""
+    return GatewayError(
+        500,
+        "internal_error",
+        "The gateway failed to handle this request. The error is logged with the request id.",
+    )
+
+
+def not_ready(message: str) -> GatewayError:
+    """The worker cannot take requests now."""
+    return GatewayError(503, "not_ready", message, headers=tuple(retry_headers(1000)))
+
+
+def retry_headers(after_ms: int) -> list[Header]:
+    """`Retry-After` in whole seconds, at least 1 as RFC and SDKs want it, and the exact `retry-after-ms`."""
+    after_ms = max(after_ms, 1)
+    seconds = -(-after_ms // 1000)
+    return [(b"retry-after", b"%d" % seconds), (b"retry-after-ms", b"%d" % after_ms)]
+
+
+def from_failure(
+    failure: Failure, *, retried: bool = False, retry_after_ms: int | None = None
+) -> GatewayError:
+    """A failed upstream call as the client sees it; `retry_after_ms` where somebody is free earlier.
+
+    `retried`: the gateway has itself tried more than once or has no budget left to. Then a 5xx says
+    `x-should-retry: false`: three tries of an SDK times three of ours would be nine calls.
+    """
+    status = failure.status
+    headers: list[Header] = []
+    after = failure.retry_after_ms if retry_after_ms is None else retry_after_ms
+    if after is not None:
+        headers += retry_headers(after)
+    should = failure.should_retry
+    if should is None:
+        if status >= _FIRST_5XX:
+            should = False if retried else None
+        elif status >= _FIRST_4XX and status not in _RETRIED_4XX:
+            should = False
+    if should is not None:
+        headers.append(RETRY if should else NO_RETRY)
+    return GatewayError(
+        status, failure.code, failure.message, type=failure.type, param=failure.param, headers=tuple(headers)
+    )
+
+
+def printable(text: str, limit: int = 100) -> str:
+    """Text of a client, safe to show in a message: no control characters, cut at `limit`."""
+    shown = "".join(c if c.isprintable() else "?" for c in text[:limit])
+    return f"{shown}…" if len(text) > limit else shown
+
+
+def header_value(text: str) -> bytes:
+    """Text as the value of a header: what HTTP does not carry becomes `?`."""
+    return "".join(c if c.isascii() and c.isprintable() else "?" for c in text).encode()

@@ -1,0 +1,1 @@
+"""The HTTP side of the gateway: what comes in, and what goes out."""

@@ -1,0 +1,1 @@
+"""Models: which names a client may ask for, and who serves them."""

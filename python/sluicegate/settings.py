@@ -1,0 +1,321 @@
+"""The operator's settings: a TOML file and environment variables, read into immutable typed values."""
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import msgspec
+from msgspec import Meta, Struct
+
+from sluicegate.toml_lines import Path as KeyPath
+from sluicegate.toml_lines import key_lines, line_of
+
+Seconds = Annotated[float, Meta(gt=0, le=86400)]
+Bytes = Annotated[int, Meta(ge=1, le=1 << 40)]
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Model = Annotated[str, Meta(min_length=1, max_length=256)]
+
+_ENV_UPSTREAM = "default"
+_KEY_LENGTHS = range(1, 513)
+
+
+class SettingsError(Exception):
+    """Settings that cannot be used. The text names file, line and key, and what is expected."""
+
+
+class Secret:
+    """A text that never prints: logs, tracebacks and `check` show `***`."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """The text itself; every call is a place where a secret is used."""
+        return self._text
+
+    def __repr__(self) -> str:
+        return "***"
+
+    def __format__(self, spec: str) -> str:
+        return format("***", spec)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._text == self._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+
+class ServerConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[server]`: where to listen, and the limits of a client's request."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Meta(ge=1, le=65535)] = 8080
+    workers: Annotated[int, Meta(ge=1, le=256)] = 1
+    access_log: bool = False
+    max_body_bytes: Bytes = 32 * 1024 * 1024
+    # A body must bring `body_min_rate` bytes/s in each window of `body_timeout` seconds, or it is a 408.
+    body_timeout: Seconds = 10.0
+    body_min_rate: Annotated[int, Meta(ge=1)] = 1024
+    # A stream without a first event gets a comment after so many seconds; 0 turns it off.
+    stream_keep_alive: Annotated[float, Meta(ge=0, le=3600)] = 15.0
+    drain_timeout: Annotated[float, Meta(ge=0, le=86400)] = 120.0
+
+
+class KeyConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[[keys]]`: one client key and the name that logs show for it."""
+
+    name: Name
+    key: Secret
+
+
+class UpstreamConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[[upstreams]]`: one OpenAI-compatible server."""
+
+    name: Name
+    base_url: str
+    api_key: Secret | None = None
+    api_key_env: str | None = None
+    # Without a list, GET {base_url}/models is asked, and unknown names are passed on.
+    models: tuple[Model, ...] | None = None
+    aliases: dict[Model, Model] = {}
+    # 0: only where all others are out.
+    weight: Annotated[int, Meta(ge=0, le=1000)] = 1
+    connect_timeout: Seconds = 5.0
+    first_event_timeout: Seconds = 300.0
+    idle_timeout: Seconds = 120.0
+    total_timeout: Seconds = 1800.0
+    max_event_bytes: Bytes = 1024 * 1024
+    max_answer_bytes: Bytes = 64 * 1024 * 1024
+    headers: dict[str, Secret] = {}
+    ca_file: str | None = None
+    # Filled with the top-level list as well.
+    allow_private_networks: tuple[str, ...] = ()
+
+
+class _File(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    server: ServerConfig = ServerConfig()
+    keys: tuple[KeyConfig, ...] = ()
+    default_model: Model | None = None
+    allow_private_networks: tuple[str, ...] = ()
+    upstreams: tuple[UpstreamConfig, ...] = ()
+
+
+class Source(Struct, frozen=True):
+    """The settings file, kept for messages that name file, line and key."""
+
+    path: str = ""
+    lines: dict[KeyPath, int] = {}
+
+    def error(self, key: KeyPath, message: str) -> SettingsError:
+        """A `SettingsError` at `key`; without a file only the key is named."""
+        line = line_of(self.lines, key)
+        place = self.path if line is None else f"{self.path}:{line}"
+        return SettingsError(": ".join(part for part in (place, _dotted(key), message) if part))
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """Everything that was set, checked and merged."""
+
+    server: ServerConfig = ServerConfig()
+    keys: tuple[KeyConfig, ...] = ()
+    upstreams: tuple[UpstreamConfig, ...] = ()
+    default_model: str | None = None
+    source: Source = Source()
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some fields changed."""
+        return msgspec.structs.replace(self, **changes)
+
+    def with_server(self, changes: dict[str, Any]) -> Self:
+        """A copy with other `[server]` values; the command line has the last word."""
+        return self.replace(server=msgspec.structs.replace(self.server, **changes))
+
+    def upstream_error(self, name: str, message: str) -> SettingsError:
+        """An error of one upstream that shows only when it is built (base URL, header, CIDR, file)."""
+        for index, upstream in enumerate(self.upstreams):
+            if upstream.name == name and ("upstreams", index) in self.source.lines:
+                return self.source.error(("upstreams", index), message)
+        return SettingsError(f"upstream {name}: {message}")
+
+
+def load(path: str | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
+    """Read the file (`path`, else `SLUICEGATE_CONFIG`) and the environment; neither is required."""
+    path = path or environ.get("SLUICEGATE_CONFIG") or None
+    file, source = _read(path) if path else (_File(), Source())
+    networks = _listed(environ, "SLUICEGATE_ALLOW_PRIVATE_NETWORKS")
+    file = msgspec.structs.replace(file, allow_private_networks=(*file.allow_private_networks, *networks))
+    keys = (*file.keys, *_env_keys(environ))
+    upstreams = tuple(
+        _finish_upstream(upstream, ("upstreams", index), file, source, environ)
+        for index, upstream in enumerate(file.upstreams)
+    )
+    upstreams = (*upstreams, *_env_upstream(environ, upstreams, file))
+    for index, key in enumerate(keys):
+        _check_key(key, keys[:index], source, index)
+    settings = Settings(
+        server=file.server,
+        keys=keys,
+        upstreams=upstreams,
+        default_model=file.default_model or environ.get("OPENAI_COMPATIBLE_MODEL") or None,
+        source=source,
+    )
+    _check_unique([u.name for u in file.upstreams], "upstreams", source)
+    return settings
+
+
+def _read(path: str) -> tuple[_File, Source]:
+    try:
+        raw = Path(path).read_bytes()
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from None
+    try:
+        text = raw.decode("utf-8")
+        values = tomllib.loads(text)
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise SettingsError(f"{path}:{line}: not valid UTF-8") from None
+    except tomllib.TOMLDecodeError as error:
+        at = re.search(r"^(.*?) \(at (?:line (\d+), column \d+|end of document)\)$", str(error))
+        what, line_text = (at[1], at[2]) if at else (str(error), None)
+        line = int(line_text) if line_text else text.count("\n") + 1
+        raise SettingsError(f"{path}:{line}: not valid TOML: {what}") from None
+    source = Source(path, key_lines(text))
+    try:
+        return msgspec.convert(values, _File, dec_hook=_secret), source
+    except msgspec.ValidationError as error:
+        raise _explain(str(error), source) from None
+
+
+def _secret(kind: type, value: object) -> object:
+    if kind is Secret and isinstance(value, str):
+        if not value.strip():
+            raise ValueError("Expected a text that is not empty")
+        return Secret(value)
+    raise ValueError(f"Expected `str`, got `{type(value).__name__}`")
+
+
+def _explain(message: str, source: Source) -> SettingsError:
+    """msgspec's `message - at `$.upstreams[0].weight`` as file, line, key and a suggestion."""
+    what, _, where = message.partition(" - at `")
+    path = _parse_path(where.rstrip("`"))
+    unknown = re.fullmatch(r"Object contains unknown field `(.*)`", what)
+    if unknown:
+        key = unknown[1]
+        known = sorted(_fields_at(path))
+        close = get_close_matches(key, known, n=1)
+        hint = f" Did you mean `{close[0]}`?" if close else f" Known here: {', '.join(known)}."
+        return source.error((*path, key), f"unknown key.{hint}")
+    missing = re.fullmatch(r"Object missing required field `(.*)`", what)
+    if missing:
+        return source.error(path, f"the key `{missing[1]}` is missing")
+    return source.error(path, what[:1].lower() + what[1:].replace("Expected", "expected"))
+
+
+def _parse_path(text: str) -> KeyPath:
+    """`$.upstreams[0].headers[...]` as a key path; `[...]` names no key, so it ends there."""
+    path: list[str | int] = []
+    for key, index in re.findall(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]", text):
+        if index == "...":
+            break
+        path.append(int(index) if index else key)
+    return tuple(path)
+
+
+def _fields_at(path: KeyPath) -> list[str]:
+    kinds: dict[tuple[str | int, ...], type[Struct]] = {(): _File, ("server",): ServerConfig}
+    kinds |= {("keys",): KeyConfig, ("upstreams",): UpstreamConfig}
+    kind = kinds.get(tuple(part for part in path if isinstance(part, str)))
+    return list(kind.__struct_fields__) if kind else []
+
+
+def _finish_upstream(
+    upstream: UpstreamConfig, key: KeyPath, file: _File, source: Source, environ: Mapping[str, str]
+) -> UpstreamConfig:
+    """Resolve what points elsewhere: the key's variable, the CA file, the common networks."""
+    if not upstream.base_url.startswith(("http://", "https://")):
+        raise source.error((*key, "base_url"), "expected a URL that begins with http:// or https://")
+    api_key = upstream.api_key
+    if upstream.api_key_env is not None:
+        if api_key is not None:
+            raise source.error((*key, "api_key_env"), "set either api_key or api_key_env, not both")
+        value = environ.get(upstream.api_key_env, "").strip()
+        if not value:
+            raise source.error((*key, "api_key_env"), f"the variable {upstream.api_key_env} is not set")
+        api_key = Secret(value)
+    ca_file = upstream.ca_file
+    if ca_file is not None:
+        # Relative to the settings file: the working directory of a service is nobody's choice.
+        ca_file = str(Path(source.path).parent / ca_file)
+        if not Path(ca_file).is_file():
+            raise source.error((*key, "ca_file"), f"there is no file {ca_file}")
+    networks = (*file.allow_private_networks, *upstream.allow_private_networks)
+    return msgspec.structs.replace(
+        upstream, api_key=api_key, ca_file=ca_file, allow_private_networks=networks
+    )
+
+
+def _env_keys(environ: Mapping[str, str]) -> Sequence[KeyConfig]:
+    texts = _listed(environ, "SLUICEGATE_API_KEYS")
+    return [KeyConfig(name=f"env-{n}", key=Secret(text)) for n, text in enumerate(texts, 1)]
+
+
+def _listed(environ: Mapping[str, str], name: str) -> list[str]:
+    """The parts of a comma-separated variable."""
+    return [text.strip() for text in environ.get(name, "").split(",") if text.strip()]
+
+
+def _env_upstream(
+    environ: Mapping[str, str], others: Sequence[UpstreamConfig], file: _File
+) -> Sequence[UpstreamConfig]:
+    """The upstream of the two variables, beside those of the file."""
+    base_url = environ.get("OPENAI_COMPATIBLE_BASE_URL", "").strip()
+    if not base_url:
+        return ()
+    if not base_url.startswith(("http://", "https://")):
+        raise SettingsError("OPENAI_COMPATIBLE_BASE_URL: expected a URL that begins with http:// or https://")
+    if any(other.name == _ENV_UPSTREAM for other in others):
+        raise SettingsError(
+            f"OPENAI_COMPATIBLE_BASE_URL makes an upstream named `{_ENV_UPSTREAM}`, and the settings file "
+            "has one of that name too: rename that one or unset the variable"
+        )
+    api_key = environ.get("OPENAI_COMPATIBLE_API_KEY", "").strip()
+    return (
+        UpstreamConfig(
+            name=_ENV_UPSTREAM,
+            base_url=base_url,
+            api_key=Secret(api_key) if api_key else None,
+            allow_private_networks=file.allow_private_networks,
+        ),
+    )
+
+
+def _check_key(key: KeyConfig, before: Sequence[KeyConfig], source: Source, index: int) -> None:
+    text = key.key.reveal()
+    where: KeyPath = ("keys", index, "key") if ("keys", index) in source.lines else ()
+    if len(text) not in _KEY_LENGTHS or not text.isascii() or not text.isprintable() or " " in text:
+        raise source.error(
+            where, f"the key `{key.name}`: expected 1 to 512 printable ASCII characters without spaces"
+        )
+    for other in before:
+        if other.name == key.name or other.key == key.key:
+            raise source.error(where, f"the keys `{other.name}` and `{key.name}` have the same name or text")
+
+
+def _check_unique(names: Sequence[str], section: str, source: Source) -> None:
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            raise source.error((section, index, "name"), f"the name `{name}` is used twice")
+
+
+def _dotted(path: KeyPath) -> str:
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text

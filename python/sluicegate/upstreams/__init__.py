@@ -1,0 +1,1 @@
+"""Upstreams: which server answers, and how each of them is doing."""

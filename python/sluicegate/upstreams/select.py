@@ -1,0 +1,88 @@
+"""Choose the next upstream for a request, and decide whether another try is affordable."""
+
+import random
+from collections.abc import Sequence
+
+from sluicegate import errors
+from sluicegate.clock import monotonic
+from sluicegate.upstreams.model import Candidate
+
+# A fifth of the requests plus ten a second may be second tries: enough for one broken server of several,
+# too little to double the load on all of them when all are down.
+RETRY_SHARE = 0.2
+RETRIES_PER_SECOND = 10.0
+_LARGEST_BUDGET = 100.0
+
+
+class RetryBudget:
+    """A bucket of retries, filled by requests and by time."""
+
+    __slots__ = ("_at", "_tokens")
+
+    def __init__(self) -> None:
+        self._tokens = RETRIES_PER_SECOND
+        self._at = monotonic()
+
+    def deposit(self) -> None:
+        """A request came in. No clock here: this is on the path of every request."""
+        if self._tokens < _LARGEST_BUDGET:
+            self._tokens += RETRY_SHARE
+
+    def withdraw(self, now: float | None = None) -> bool:
+        """Take one retry, if there is one."""
+        now = monotonic() if now is None else now
+        self._tokens = min(self._tokens + (now - self._at) * RETRIES_PER_SECOND, _LARGEST_BUDGET)
+        self._at = now
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+
+def select(candidates: Sequence[Candidate]) -> Candidate:
+    """The candidate to ask first, by weight.
+
+    Rate-limited ones are never asked early: if that leaves nobody, it is a 429 with the shortest wait.
+    An open breaker only gives way to others: a guess about a server never refuses a request.
+    """
+    first = candidates[0]
+    if len(candidates) == 1 and first[0].health.is_spotless:
+        return first
+    chosen = _choose(candidates)
+    if chosen is None:
+        raise errors.rate_limited(
+            shortest_wait_ms(candidates) or 1,
+            "Every upstream of this model is rate limited. Wait as Retry-After says, then try again.",
+        )
+    return chosen
+
+
+def select_other(candidates: Sequence[Candidate], tried: Sequence[Candidate]) -> Candidate | None:
+    """The next one after failures; None when nobody is left that may be asked."""
+    return _choose([c for c in candidates if c not in tried])
+
+
+def _choose(candidates: Sequence[Candidate]) -> Candidate | None:
+    now = monotonic()
+    ready = [c for c in candidates if not c[0].health.limited_for(c[1], now)]
+    if not ready:
+        return None
+    healthy = [c for c in ready if not c[0].health.is_open(now)]
+    return _weighted(healthy or ready)
+
+
+def shortest_wait_ms(candidates: Sequence[Candidate]) -> int | None:
+    """Milliseconds until the first of them may be asked again; None when one may be asked now."""
+    now = monotonic()
+    waits = [upstream.health.limited_for(model, now) for upstream, model in candidates]
+    return int(min(waits) * 1000) + 1 if all(waits) else None
+
+
+def _weighted(candidates: Sequence[Candidate]) -> Candidate:
+    if len(candidates) == 1:
+        return candidates[0]
+    weights = [upstream.config.weight for upstream, _ in candidates]
+    if not any(weights):
+        return candidates[0]
+    # Not a secret, only a share of the load.
+    return random.choices(candidates, weights)[0]  # noqa: S311

@@ -1,0 +1,20 @@
+//! What the gateway knows about the OpenAI bodies of chat, completions and embeddings.
+
+pub mod answer;
+pub mod convert;
+pub mod observe;
+pub mod rewrite;
+pub mod scan;
+
+/// Which OpenAI endpoint a call belongs to: it decides the checks, not the transport.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// `POST /v1/chat/completions`
+    Chat,
+    /// `POST /v1/completions`
+    Completions,
+    /// `POST /v1/embeddings`
+    Embeddings,
+    /// `GET /v1/models` of an upstream: any JSON object is an answer.
+    Models,
+}

@@ -1,0 +1,475 @@
+//! What the gateway learns from an answer on its way: usage, finish reasons, the model's own name.
+//!
+//! One pass over a chunk (or a whole answer) proves that it is JSON, observes it, and notes which bytes have to
+//! change. Nothing is kept of the text itself.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use crate::chat::Operation;
+use crate::json::{self, Cursor, JsonError, Kind, Text, Value};
+
+/// `n` is at most 128 in the OpenAI API; the finish of each choice is one bit.
+const MAX_CHOICES: u64 = 128;
+/// 2^53: above it readers that hold numbers as f64 see another number.
+const MAX_TOKENS: u64 = 1 << 53;
+/// Names (a model, a finish reason) are cut here: they go to logs and metrics.
+const MAX_NAME: usize = 256;
+
+/// Token counts as an upstream reports them; `None` where it says nothing, or nothing credible.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// `prompt_tokens`
+    pub prompt: Option<u64>,
+    /// `completion_tokens`
+    pub completion: Option<u64>,
+    /// `total_tokens`
+    pub total: Option<u64>,
+    /// `prompt_tokens_details.cached_tokens`
+    pub cached: Option<u64>,
+    /// `completion_tokens_details.reasoning_tokens`
+    pub reasoning: Option<u64>,
+}
+
+/// Everything observed in one answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// The last usage that came.
+    pub usage: Option<Usage>,
+    /// That usage was negative, absurd, or contradicted itself: count for yourself.
+    pub usage_suspect: bool,
+    /// By choice index; at most 128.
+    pub finish_reasons: Vec<Option<String>>,
+    /// What the upstream calls the model.
+    pub model: Option<String>,
+    /// Events with data; a plain answer has none.
+    pub events: u64,
+    /// Bytes read of the answer.
+    pub bytes: u64,
+    /// Bytes of generated text: content, refusal, reasoning and tool arguments, escapes resolved.
+    pub content_bytes: u64,
+    /// A bit for each choice index that was seen.
+    seen: u128,
+    /// A bit for each choice index that has its finish reason.
+    finished: u128,
+    /// A choice with an index that cannot be: only `[DONE]` can finish such a stream.
+    odd_index: bool,
+}
+
+/// What has to change in an answer.
+#[derive(Clone, Debug)]
+pub(crate) struct Rules {
+    operation: Operation,
+    /// The public model name as JSON.
+    model: Option<Vec<u8>>,
+    hide_usage: bool,
+}
+
+/// A range of the answer to be replaced: by the public model name, or by nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Edit {
+    pub at: Range<usize>,
+    pub model: bool,
+}
+
+/// What one chunk is.
+#[derive(Debug, Default)]
+pub(crate) struct Chunk {
+    /// It is an error object.
+    pub error: bool,
+    /// It has choices.
+    pub choices: usize,
+    /// It has a usage object.
+    pub usage: bool,
+    /// One of its choices has a finish reason.
+    pub finish: bool,
+    /// The text inside the quotes of its generated text, where there is just one.
+    pub payload: Option<Range<usize>>,
+    payloads: usize,
+}
+
+/// Why bytes are no chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Invalid {
+    Utf8,
+    Json,
+}
+
+impl Observed {
+    /// Is there a finish reason for every choice that was seen, and were there as many as asked for?
+    pub fn all_finished(&self, choices: u32) -> bool {
+        self.seen.count_ones() >= choices.max(1) && self.seen == self.finished && !self.odd_index
+    }
+
+    pub(crate) fn generated(&mut self, text: &str) {
+        self.content_bytes += decoded_length(text);
+    }
+
+    fn choice(&mut self, index: Option<u64>, finish: Option<Text<'_>>) {
+        let Some(index) = index.filter(|index| *index < MAX_CHOICES) else {
+            self.odd_index = true;
+            return;
+        };
+        let bit = 1u128 << index;
+        self.seen |= bit;
+        if let Some(reason) = finish {
+            self.finished |= bit;
+            let index = index as usize;
+            if self.finish_reasons.len() <= index {
+                self.finish_reasons.resize(index + 1, None);
+            }
+            self.finish_reasons[index] = Some(name(&reason.decode()));
+        }
+    }
+
+    fn settle(&mut self, mut usage: Usage, mut suspect: bool) {
+        let sum = match (usage.prompt, usage.completion) {
+            (Some(prompt), Some(completion)) => Some(prompt + completion),
+            _ => None,
+        };
+        // Some count reasoning apart from completion and only add it to the total.
+        let apart = sum.zip(usage.reasoning).map(|(sum, reasoning)| sum + reasoning);
+        let reasoning_apart = usage.total.is_some() && usage.total == apart;
+        if usage.total.is_some() && sum.is_some() && usage.total != sum && !reasoning_apart {
+            usage.total = None;
+            suspect = true;
+        }
+        if more(usage.cached, usage.prompt) {
+            usage.cached = None;
+            suspect = true;
+        }
+        if more(usage.reasoning, usage.completion) && !reasoning_apart {
+            usage.reasoning = None;
+            suspect = true;
+        }
+        if usage != Usage::default() || suspect {
+            self.usage = Some(usage);
+            self.usage_suspect = suspect;
+        }
+    }
+}
+
+impl Rules {
+    pub fn new(operation: Operation, public_model: Option<&str>, hide_usage: bool) -> Self {
+        let model = public_model.map(|model| {
+            let mut quoted = Vec::with_capacity(model.len() + 2);
+            json::quote(&mut quoted, model);
+            quoted
+        });
+        Rules { operation, model, hide_usage }
+    }
+
+    /// Append `bytes` with the edits made; those that begin at `moved_from` or later are moved by `moved_by`.
+    pub fn splice(&self, bytes: &[u8], edits: &[Edit], moved_from: usize, moved_by: isize, out: &mut Vec<u8>) {
+        let mut from = 0;
+        for edit in edits {
+            let by = if edit.at.start >= moved_from { moved_by } else { 0 };
+            out.extend_from_slice(&bytes[from..edit.at.start.wrapping_add_signed(by)]);
+            if edit.model {
+                out.extend_from_slice(self.model.as_deref().unwrap_or_default());
+            }
+            from = edit.at.end.wrapping_add_signed(by);
+        }
+        out.extend_from_slice(&bytes[from..]);
+    }
+
+    /// Is the chunk the one that only `include_usage` brings?
+    pub fn drops(&self, chunk: &Chunk) -> bool {
+        self.hide_usage && chunk.usage && chunk.choices == 0
+    }
+
+    /// Read a chunk or a whole answer: prove it is a JSON object in UTF-8, observe it, note the edits in order.
+    pub fn read(&self, bytes: &[u8], observed: &mut Observed, edits: &mut Vec<Edit>) -> Result<Chunk, Invalid> {
+        let text = json::text(bytes).map_err(|_| Invalid::Utf8)?;
+        let before = observed.content_bytes;
+        match self.read_text(text, observed, edits) {
+            Ok(chunk) => Ok(chunk),
+            Err(JsonError::LoneSurrogate { .. }) => {
+                // Servers that cut text by UTF-16 units send an emoji as two deltas, half an escape each, and
+                // clients put them together again. The halves are masked for reading; what is sent stays.
+                observed.content_bytes = before;
+                self.read_text(&mask_surrogates(text), observed, edits).map_err(|_| Invalid::Json)
+            }
+            Err(_) => Err(Invalid::Json),
+        }
+    }
+
+    fn read_text(&self, text: &str, observed: &mut Observed, edits: &mut Vec<Edit>) -> Result<Chunk, JsonError> {
+        edits.clear();
+        let mut chunk = Chunk::default();
+        let mut cursor = Cursor::new(text);
+        let mut members = cursor.object()?;
+        let mut kept = false;
+        while let Some(key) = members.next(&mut cursor)? {
+            let mut keep = true;
+            match &*key.decode() {
+                "choices" => self.choices(&mut cursor, observed, &mut chunk)?,
+                "model" => self.model(&mut cursor, observed, edits)?,
+                "usage" => {
+                    chunk.usage |= usage(&mut cursor, observed)?;
+                    if self.hide_usage {
+                        keep = false;
+                        edits.push(Edit {
+                            at: member(text, key.span().start - 1, cursor.position(), kept),
+                            model: false,
+                        });
+                    }
+                }
+                "error" => chunk.error |= is_error(&cursor.value()?),
+                // Older vLLM puts the error's fields at the top.
+                "object" => chunk.error |= cursor.value()?.as_text().is_some_and(|object| object.is("error")),
+                _ => {}
+            }
+            kept |= keep;
+        }
+        cursor.finish()?;
+        if chunk.payloads > 1 {
+            chunk.payload = None;
+        }
+        Ok(chunk)
+    }
+
+    fn model(&self, cursor: &mut Cursor<'_>, observed: &mut Observed, edits: &mut Vec<Edit>) -> Result<(), JsonError> {
+        let value = cursor.value()?;
+        if observed.model.is_none() {
+            // Azure's first chunk has an empty one.
+            let named = value.as_text().filter(|model| !model.raw().is_empty());
+            observed.model = named.map(|model| name(&model.decode()));
+        }
+        if self.model.as_deref().is_some_and(|public| public != value.raw.as_bytes()) {
+            edits.push(Edit { at: value.span(), model: true });
+        }
+        Ok(())
+    }
+
+    fn choices(&self, cursor: &mut Cursor<'_>, observed: &mut Observed, chunk: &mut Chunk) -> Result<(), JsonError> {
+        if !matches!(self.operation, Operation::Chat | Operation::Completions) || cursor.peek()? != Kind::Array {
+            return Ok(());
+        }
+        let mut items = cursor.array()?;
+        while items.next(cursor)? {
+            if cursor.peek()? == Kind::Object {
+                choice(cursor, observed, chunk)?;
+            }
+            chunk.choices += 1;
+        }
+        Ok(())
+    }
+}
+
+impl Chunk {
+    fn payload(&mut self, text: &Text<'_>, observed: &mut Observed) {
+        observed.generated(text.raw());
+        if !text.raw().is_empty() {
+            self.payloads += 1;
+            self.payload = Some(text.span());
+        }
+    }
+}
+
+fn choice(cursor: &mut Cursor<'_>, observed: &mut Observed, chunk: &mut Chunk) -> Result<(), JsonError> {
+    // Without an index it stands for its place in the array.
+    let (mut index, mut finish) = (Some(chunk.choices as u64), None);
+    let mut members = cursor.object()?;
+    while let Some(key) = members.next(cursor)? {
+        match &*key.decode() {
+            "index" => index = cursor.value()?.as_u64(),
+            "finish_reason" => finish = cursor.value()?.as_text().filter(|reason| !reason.raw().is_empty()),
+            "text" => payload(cursor, observed, chunk)?,
+            "delta" | "message" if cursor.peek()? == Kind::Object => message(cursor, observed, chunk)?,
+            _ => {}
+        }
+    }
+    chunk.finish |= finish.is_some();
+    observed.choice(index, finish);
+    Ok(())
+}
+
+fn message(cursor: &mut Cursor<'_>, observed: &mut Observed, chunk: &mut Chunk) -> Result<(), JsonError> {
+    let mut members = cursor.object()?;
+    while let Some(key) = members.next(cursor)? {
+        match &*key.decode() {
+            "content" | "refusal" | "reasoning_content" | "reasoning" => payload(cursor, observed, chunk)?,
+            "function_call" => function(cursor, observed, chunk)?,
+            "tool_calls" if cursor.peek()? == Kind::Array => {
+                let mut calls = cursor.array()?;
+                while calls.next(cursor)? {
+                    tool_call(cursor, observed, chunk)?;
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn tool_call(cursor: &mut Cursor<'_>, observed: &mut Observed, chunk: &mut Chunk) -> Result<(), JsonError> {
+    if cursor.peek()? != Kind::Object {
+        return Ok(());
+    }
+    let mut members = cursor.object()?;
+    while let Some(key) = members.next(cursor)? {
+        if key.is("function") {
+            function(cursor, observed, chunk)?;
+        }
+    }
+    Ok(())
+}
+
+fn function(cursor: &mut Cursor<'_>, observed: &mut Observed, chunk: &mut Chunk) -> Result<(), JsonError> {
+    if cursor.peek()? != Kind::Object {
+        return Ok(());
+    }
+    let mut members = cursor.object()?;
+    while let Some(key) = members.next(cursor)? {
+        if key.is("arguments") {
+            payload(cursor, observed, chunk)?;
+        }
+    }
+    Ok(())
+}
+
+fn payload(cursor: &mut Cursor<'_>, observed: &mut Observed, chunk: &mut Chunk) -> Result<(), JsonError> {
+    if cursor.peek()? == Kind::String {
+        chunk.payload(&cursor.string()?, observed);
+    }
+    Ok(())
+}
+
+/// Read a `usage` member; true if it is an object.
+fn usage(cursor: &mut Cursor<'_>, observed: &mut Observed) -> Result<bool, JsonError> {
+    if cursor.peek()? != Kind::Object {
+        let value = cursor.value()?;
+        if !value.is_null() {
+            observed.usage_suspect = true;
+        }
+        return Ok(false);
+    }
+    let (mut usage, mut suspect) = (Usage::default(), false);
+    let mut members = cursor.object()?;
+    while let Some(key) = members.next(cursor)? {
+        match &*key.decode() {
+            "prompt_tokens" => usage.prompt = tokens(&cursor.value()?, &mut suspect),
+            "completion_tokens" => usage.completion = tokens(&cursor.value()?, &mut suspect),
+            "total_tokens" => usage.total = tokens(&cursor.value()?, &mut suspect),
+            "prompt_tokens_details" => detail(cursor, "cached_tokens", &mut usage.cached, &mut suspect)?,
+            "completion_tokens_details" => detail(cursor, "reasoning_tokens", &mut usage.reasoning, &mut suspect)?,
+            _ => {}
+        }
+    }
+    observed.settle(usage, suspect);
+    Ok(true)
+}
+
+fn detail(cursor: &mut Cursor<'_>, wanted: &str, into: &mut Option<u64>, suspect: &mut bool) -> Result<(), JsonError> {
+    if cursor.peek()? != Kind::Object {
+        return Ok(());
+    }
+    let mut members = cursor.object()?;
+    while let Some(key) = members.next(cursor)? {
+        if key.is(wanted) {
+            *into = tokens(&cursor.value()?, suspect);
+        }
+    }
+    Ok(())
+}
+
+fn tokens(value: &Value<'_>, suspect: &mut bool) -> Option<u64> {
+    let count = value.as_u64().filter(|count| *count <= MAX_TOKENS);
+    *suspect |= count.is_none() && !value.is_null();
+    count
+}
+
+fn more(part: Option<u64>, whole: Option<u64>) -> bool {
+    part.zip(whole).is_some_and(|(part, whole)| part > whole)
+}
+
+/// As SDKs see it: an `error` that is null, false or empty is none.
+fn is_error(value: &Value<'_>) -> bool {
+    match value.kind {
+        Kind::Null => false,
+        Kind::Bool => value.raw == "true",
+        Kind::String => value.raw.len() > 2,
+        Kind::Number => value.as_f64() != Some(0.0),
+        Kind::Array | Kind::Object => true,
+    }
+}
+
+fn name(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(MAX_NAME).collect()
+}
+
+/// The range to cut so that a member leaves with just one comma: `key` is its first byte, `end` lies behind its
+/// value, `kept` says that a member stays before it.
+fn member(text: &str, key: usize, end: usize, kept: bool) -> Range<usize> {
+    let bytes = text.as_bytes();
+    if kept {
+        let before = bytes[..key].trim_ascii_end();
+        return before.len() - usize::from(before.ends_with(b","))..end;
+    }
+    let after = bytes[end..].trim_ascii_start();
+    match after.strip_prefix(b",") {
+        Some(rest) => key..bytes.len() - rest.trim_ascii_start().len(),
+        None => key..end,
+    }
+}
+
+/// How many bytes of UTF-8 the checked text between two quotes means.
+fn decoded_length(raw: &str) -> u64 {
+    let bytes = raw.as_bytes();
+    let (mut at, mut length) = (0, bytes.len());
+    while let Some(found) = memchr::memchr(b'\\', &bytes[at..]) {
+        at += found;
+        if bytes.get(at + 1) != Some(&b'u') {
+            length -= 1;
+            at += 2;
+            continue;
+        }
+        length -= 6;
+        length += match escape_unit(bytes, at) {
+            Some(..0x80) => 1,
+            Some(0x80..0x800) => 2,
+            // Two halves make one character of four bytes.
+            Some(0xd800..0xe000) => 2,
+            _ => 3,
+        };
+        at += 6;
+    }
+    length as u64
+}
+
+/// The number of the `\uXXXX` at `at`.
+fn escape_unit(bytes: &[u8], at: usize) -> Option<u32> {
+    let digits = bytes.get(at + 2..at + 6)?;
+    digits.iter().try_fold(0, |unit, digit| Some(unit << 4 | char::from(*digit).to_digit(16)?))
+}
+
+/// The same text, of the same length, with `\ufffd` for each half of a surrogate pair that stands alone.
+fn mask_surrogates(text: &str) -> Cow<'_, str> {
+    let bytes = text.as_bytes();
+    let (mut masked, mut copied, mut at) = (String::new(), 0, 0);
+    while let Some(found) = memchr::memchr(b'\\', bytes.get(at..).unwrap_or_default()) {
+        at += found;
+        if bytes.get(at + 1) != Some(&b'u') {
+            at += 2;
+            continue;
+        }
+        let unit = escape_unit(bytes, at);
+        let low =
+            bytes.get(at + 6..at + 8) == Some(b"\\u") && matches!(escape_unit(bytes, at + 6), Some(0xdc00..0xe000));
+        match unit {
+            Some(0xd800..0xdc00) if low => at += 12,
+            Some(0xd800..0xe000) => {
+                masked.push_str(&text[copied..at]);
+                masked.push_str("\\ufffd");
+                at += 6;
+                copied = at;
+            }
+            // Not an escape: the reader will say so.
+            None => at += 2,
+            Some(_) => at += 6,
+        }
+    }
+    masked.push_str(&text[copied..]);
+    Cow::Owned(masked)
+}

@@ -1,0 +1,351 @@
+//! The one state machine of a streamed answer: events of the upstream in, bytes for the client out.
+//!
+//! Events are forwarded as the bytes they came in; two things are spliced, the model's name and the usage that
+//! the client did not ask for. `Finished` is reached through a terminal marker only.
+
+use std::ops::Range;
+
+use crate::chat::observe::{Edit, Invalid, Observed, Rules};
+use crate::chat::{answer, Operation};
+use crate::error::Error;
+use crate::json::Cursor;
+use crate::sse::decode::{Decoder, Event};
+use crate::sse::encode;
+
+/// Larger events make no template: they are rare, and each open stream keeps one.
+const TEMPLATE_MAX: usize = 4096;
+
+/// What a call asked for, as far as its answer is concerned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// The endpoint.
+    pub operation: Operation,
+    /// Goes into each `model` field; `None` leaves what the upstream says.
+    pub public_model: Option<String>,
+    /// The client did not ask for usage: remove it from chunks, and the chunk that only carries it.
+    pub hide_usage: bool,
+    /// How many choices were asked for (`n`): an answer with fewer is not complete.
+    pub choices: u32,
+    /// The largest event, as bytes on the wire.
+    pub max_event_bytes: usize,
+    /// The largest answer.
+    pub max_answer_bytes: u64,
+}
+
+/// Where a streamed answer stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// No connection yet, or it is being made.
+    Connecting,
+    /// The request is on its way; the response's head is awaited.
+    Headers,
+    /// The head is there; the first event is awaited.
+    FirstEvent,
+    /// At least one event came.
+    Streaming,
+    /// The terminal marker came.
+    Finished,
+    /// An error ended it.
+    Failed,
+    /// The client is gone.
+    Cancelled,
+}
+
+impl State {
+    /// Is this a way that an answer may go?
+    pub fn may_become(self, next: State) -> bool {
+        use State::{Cancelled, Connecting, Failed, Finished, FirstEvent, Headers, Streaming};
+        match (self, next) {
+            (Connecting, Headers) | (Headers, FirstEvent) | (FirstEvent, Streaming) => true,
+            // A stream may consist of its marker alone.
+            (FirstEvent | Streaming, Finished) => true,
+            (Finished | Failed | Cancelled, _) => false,
+            (_, Failed | Cancelled) => true,
+            _ => false,
+        }
+    }
+
+    /// Is it over, whichever way?
+    pub fn is_final(self) -> bool {
+        matches!(self, State::Finished | State::Failed | State::Cancelled)
+    }
+}
+
+/// What one read brought.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Events with data, also those that the client does not see. Comments are none: they keep no clock alive.
+    pub events: u32,
+    /// The terminal marker was seen; what follows it is dropped.
+    pub finished: bool,
+}
+
+/// One streamed answer.
+#[derive(Debug)]
+pub struct Relay {
+    state: State,
+    decoder: Decoder,
+    reader: Reader,
+    choices: u32,
+    max_answer_bytes: u64,
+    /// The error event was written.
+    reported: bool,
+}
+
+/// All of a relay that looks into events.
+#[derive(Debug)]
+struct Reader {
+    rules: Rules,
+    observed: Observed,
+    edits: Vec<Edit>,
+    template: Template,
+}
+
+/// The last event that was read in full, where only its generated text is expected to differ in the next one.
+///
+/// An event that equals it before and after that text is valid JSON if the text is the inside of a valid JSON
+/// string, and says nothing else that is new. It saves reading id, model and so on again for each token.
+#[derive(Debug, Default)]
+struct Template {
+    data: Vec<u8>,
+    /// The text inside the quotes; empty at 0 while there is no template.
+    payload: Range<usize>,
+    edits: Vec<Edit>,
+}
+
+/// What became of one event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// Nothing in it.
+    Blank,
+    Event,
+    Done,
+}
+
+impl Relay {
+    /// A relay for one attempt.
+    pub fn new(plan: Plan) -> Self {
+        Relay {
+            state: State::Connecting,
+            decoder: Decoder::new(plan.max_event_bytes),
+            reader: Reader {
+                rules: Rules::new(plan.operation, plan.public_model.as_deref(), plan.hide_usage),
+                observed: Observed::default(),
+                edits: Vec::new(),
+                template: Template::default(),
+            },
+            choices: plan.choices,
+            max_answer_bytes: plan.max_answer_bytes,
+            reported: false,
+        }
+    }
+
+    /// Where the answer stands.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// What was observed so far.
+    pub fn observed(&self) -> &Observed {
+        &self.reader.observed
+    }
+
+    /// The exchange got on: to `Headers`, `FirstEvent`, or `Cancelled`. False, and no change, for a way that
+    /// does not exist; `Finished` and `Streaming` are entered by what the upstream sends alone.
+    pub fn enter(&mut self, next: State) -> bool {
+        let allowed = self.state.may_become(next) && !matches!(next, State::Finished | State::Streaming);
+        if allowed {
+            self.state = next;
+        }
+        allowed
+    }
+
+    /// Take in one read of the upstream's event stream; what the client gets is appended to `out`, also what
+    /// came before an error in the same read. After the end of the answer nothing happens any more.
+    pub fn push(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<Progress, Error> {
+        let (mut progress, mut taken) = (Progress::default(), 0);
+        if !self.state.is_final() {
+            if matches!(self.state, State::Connecting | State::Headers) {
+                self.state = State::FirstEvent;
+            }
+            let left = self.max_answer_bytes - self.reader.observed.bytes;
+            taken = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
+            self.reader.observed.bytes += taken as u64;
+            let mut result = self.take(&bytes[..taken], out, &mut progress);
+            if result.is_ok() && self.state != State::Finished && taken < bytes.len() {
+                result = Err(Error::AnswerTooLarge { limit: self.max_answer_bytes });
+            }
+            if let Err(error) = result {
+                self.state = State::Failed;
+                return Err(error);
+            }
+        }
+        if self.state == State::Finished {
+            self.reader.observed.bytes += (bytes.len() - taken) as u64;
+            progress.finished = true;
+        }
+        Ok(progress)
+    }
+
+    fn take(&mut self, bytes: &[u8], out: &mut Vec<u8>, progress: &mut Progress) -> Result<(), Error> {
+        let mut events = self.decoder.push(bytes);
+        loop {
+            let event = match events.next() {
+                Ok(Some(event)) => event,
+                Ok(None) => return Ok(()),
+                Err(too_large) => return Err(Error::EventTooLarge { limit: too_large.limit }),
+            };
+            match self.reader.event(&event, out)? {
+                Step::Blank => {}
+                Step::Event => {
+                    progress.events += 1;
+                    self.state = State::Streaming;
+                }
+                Step::Done => {
+                    self.state = State::Finished;
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// The upstream's body ended cleanly. Without a marker that is an error: SDKs end silently, so nobody would
+    /// learn that the rest is missing.
+    pub fn end(&mut self, out: &mut Vec<u8>) -> Result<(), Error> {
+        if self.state == State::Finished {
+            return Ok(());
+        }
+        let observed = &self.reader.observed;
+        if !self.state.is_final() && observed.all_finished(self.choices) {
+            out.extend_from_slice(encode::DONE);
+            self.state = State::Finished;
+            return Ok(());
+        }
+        let empty = observed.events == 0 && self.decoder.pending() == 0;
+        if !self.state.is_final() {
+            self.state = State::Failed;
+        }
+        Err(if empty { Error::Empty } else { Error::Truncated })
+    }
+
+    /// The answer failed: append the one error event that ends it. Nothing is appended a second time, after the
+    /// end of a complete answer, or for a client that is gone.
+    pub fn fail(&mut self, error: &Error, out: &mut Vec<u8>) {
+        if self.reported || matches!(self.state, State::Finished | State::Cancelled) {
+            return;
+        }
+        if *error == Error::Cancelled {
+            self.state = State::Cancelled;
+            return;
+        }
+        self.state = State::Failed;
+        self.reported = true;
+        encode::error(error, out);
+    }
+}
+
+impl Reader {
+    fn event(&mut self, event: &Event<'_>, out: &mut Vec<u8>) -> Result<Step, Error> {
+        if event.event == Some(b"error") {
+            return Err(answer::in_band(event.data));
+        }
+        // Below nine bytes more than its data, nothing but `data: ` and line ends can be in it.
+        if event.raw.len() > event.data.len() + 8 && simdutf8::basic::from_utf8(event.raw).is_err() {
+            return Err(Error::InvalidUtf8);
+        }
+        if self.repeats(event, out) {
+            return Ok(Step::Event);
+        }
+        let data = event.data.trim_ascii();
+        if data.is_empty() {
+            // Some servers keep the connection alive with it; clients that parse it would fail.
+            return Ok(Step::Blank);
+        }
+        if data == b"[DONE]" {
+            event.write_raw(out);
+            return Ok(Step::Done);
+        }
+        let chunk = match self.rules.read(event.data, &mut self.observed, &mut self.edits) {
+            Err(Invalid::Utf8) => return Err(Error::InvalidUtf8),
+            Err(Invalid::Json) => return Err(Error::InvalidEvent),
+            Ok(chunk) if chunk.error => return Err(answer::in_band(event.data)),
+            Ok(chunk) => chunk,
+        };
+        self.observed.events += 1;
+        if self.rules.drops(&chunk) {
+            return Ok(Step::Event);
+        }
+        self.write(event, out);
+        if let (Some(payload), 1, false, false) = (chunk.payload, chunk.choices, chunk.finish, chunk.usage) {
+            self.template.learn(event, payload, &mut self.edits);
+        }
+        Ok(Step::Event)
+    }
+
+    fn write(&self, event: &Event<'_>, out: &mut Vec<u8>) {
+        if self.edits.is_empty() {
+            event.write_raw(out);
+            return;
+        }
+        match event.data_at {
+            Some(at) => {
+                out.extend_from_slice(&event.raw[..at]);
+                self.rules.splice(event.data, &self.edits, usize::MAX, 0, out);
+                out.extend_from_slice(&event.raw[at + event.data.len()..]);
+                out.extend_from_slice(event.rest_of_end());
+            }
+            None => {
+                let mut data = Vec::with_capacity(event.data.len());
+                self.rules.splice(event.data, &self.edits, usize::MAX, 0, &mut data);
+                encode::event(event.event, &data, out);
+            }
+        }
+    }
+
+    /// The fast way: true if the event is the template but for its text, and was written.
+    fn repeats(&mut self, event: &Event<'_>, out: &mut Vec<u8>) -> bool {
+        let (template, data) = (&self.template, event.data);
+        let (Some(at), Some(text)) = (event.data_at, template.text(data)) else { return false };
+        self.observed.generated(text);
+        self.observed.events += 1;
+        if template.edits.is_empty() {
+            event.write_raw(out);
+            return true;
+        }
+        let moved_by = data.len() as isize - template.data.len() as isize;
+        out.extend_from_slice(&event.raw[..at]);
+        self.rules.splice(data, &template.edits, template.payload.end, moved_by, out);
+        out.extend_from_slice(&event.raw[at + data.len()..]);
+        out.extend_from_slice(event.rest_of_end());
+        true
+    }
+}
+
+impl Template {
+    fn learn(&mut self, event: &Event<'_>, payload: Range<usize>, edits: &mut Vec<Edit>) {
+        if event.data.len() > TEMPLATE_MAX || event.data_at.is_none() {
+            return;
+        }
+        self.data.clear();
+        self.data.extend_from_slice(event.data);
+        self.payload = payload;
+        std::mem::swap(&mut self.edits, edits);
+    }
+
+    /// The inside of the string where `data` differs from the template, if that is all that differs.
+    fn text<'a>(&self, data: &'a [u8]) -> Option<&'a str> {
+        let (before, after) = (&self.data[..self.payload.start], &self.data[self.payload.end..]);
+        if before.is_empty() || data.len() < before.len() + after.len() {
+            return None;
+        }
+        let end = data.len() - after.len();
+        if &data[..before.len()] != before || &data[end..] != after {
+            return None;
+        }
+        // With its quotes, which `before` ends and `after` begins with.
+        let quoted = simdutf8::basic::from_utf8(&data[before.len() - 1..=end]).ok()?;
+        let mut cursor = Cursor::new(quoted);
+        let text = cursor.string().ok()?;
+        (cursor.position() == quoted.len()).then(|| text.raw())
+    }
+}

@@ -1,0 +1,485 @@
+//! One call to an upstream, from the request to the last byte of the answer.
+//!
+//! `run` is the whole life of a call: get a connection, send, read the head, then read a plain answer whole or
+//! relay a stream. All ways end in `finish`, which alone decides what the caller is told.
+
+use super::{
+    deadline::{Clocks, Deadline, Expiry},
+    decoding::Decoder,
+    outlet::{Cancel, End, Outcome, Outlet, BATCH},
+    pool::Lease,
+    request::build,
+    response::{check_framing, early, header_text, midway, reply_headers, ReplyHeaders},
+    target::Target,
+};
+use crate::{
+    chat::{answer, convert, observe::Observed, Operation},
+    relay::{Plan, Relay, State},
+    Error,
+};
+use bytes::Bytes;
+use http::{header, HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use hyper::body::{Body, Incoming};
+use std::{
+    future::{poll_fn, Future},
+    pin::pin,
+    sync::{
+        atomic::{AtomicU32, Ordering},
+        Arc,
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+/// Interim responses (100, 103) before the real one; more is a flood.
+const INTERIM_MAX: u32 = 16;
+/// So much of an error's body is read: enough for a message, too little to hurt.
+const ERROR_BODY: usize = 4096;
+/// A request up to this size is sent once more when a pooled connection turns out to be closed.
+const REPLAY_MAX: usize = 64 * 1024;
+/// After the end of a stream, for the end of the HTTP body, so that the connection can be used again.
+const LINGER: Duration = Duration::from_secs(1);
+/// Frames read in a row before other streams get their turn.
+const TURN: usize = 32;
+
+/// What to call and how.
+pub struct Call {
+    /// Which endpoint.
+    pub operation: Operation,
+    /// The JSON body; `None` sends a GET.
+    pub body: Option<Bytes>,
+    /// The client asked for an event stream.
+    pub stream: bool,
+    /// Replaces `model` in the answer.
+    pub public_model: Option<String>,
+    /// The client did not ask for usage in its stream.
+    pub hide_usage: bool,
+    /// How many choices the client asked for (`n`).
+    pub choices: u32,
+    /// A comment after so much silence; zero for none.
+    pub keep_alive: Duration,
+    /// Further request headers.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// The clocks of this call.
+    pub clocks: Clocks,
+}
+
+/// What the caller is told, once.
+pub enum Reply {
+    /// The whole answer.
+    Plain {
+        /// Renamed upstream headers.
+        headers: ReplyHeaders,
+        /// The body for the client.
+        body: Vec<u8>,
+        /// What was seen.
+        outcome: Box<Outcome>,
+    },
+    /// A stream whose first bytes are in the outlet.
+    Stream {
+        /// Renamed upstream headers.
+        headers: ReplyHeaders,
+        /// Where it arrives.
+        outlet: Arc<Outlet>,
+    },
+}
+
+/// The caller's side of a call.
+pub trait Sink: Send + Sync {
+    /// Called exactly once, unless the task is dropped.
+    fn reply(&self, reply: Result<Reply, Error>);
+    /// The outlet has something new; only after a stream's `reply`.
+    fn ready(&self, outlet: &Arc<Outlet>);
+}
+
+/// Makes the call. Ends when the answer has ended, whether or not anybody still listens.
+pub async fn run<S: Sink>(target: Arc<Target>, call: Call, cancel: Arc<Cancel>, sink: &S) {
+    let plan = Plan {
+        operation: call.operation,
+        public_model: call.public_model.clone(),
+        hide_usage: call.hide_usage,
+        choices: call.choices,
+        max_event_bytes: target.max_event_bytes,
+        max_answer_bytes: target.max_answer_bytes,
+    };
+    let tick = if call.stream { call.keep_alive } else { Duration::ZERO };
+    let mut exchange = Exchange {
+        deadline: Deadline::start(call.clocks, tick),
+        relay: Relay::new(plan.clone()),
+        outlet: Arc::new(Outlet::new(cancel.clone())),
+        headers: Vec::new(),
+        out: Vec::new(),
+        replied: false,
+        first_event: None,
+        attempts: 0,
+        target,
+        plan,
+        call,
+        cancel,
+        sink,
+    };
+    let answered = exchange.answer().await;
+    Box::pin(exchange.finish(answered)).await;
+}
+
+struct Exchange<'s, S: Sink> {
+    target: Arc<Target>,
+    call: Call,
+    plan: Plan,
+    cancel: Arc<Cancel>,
+    sink: &'s S,
+    deadline: Deadline,
+    relay: Relay,
+    outlet: Arc<Outlet>,
+    headers: ReplyHeaders,
+    // Client-facing bytes that are not in the outlet yet.
+    out: Vec<u8>,
+    replied: bool,
+    first_event: Option<Duration>,
+    attempts: u32,
+}
+
+/// What is left to do once the answer is complete.
+enum Answered {
+    Plain {
+        body: Vec<u8>,
+        observed: Observed,
+    },
+    Stream {
+        // Of a converted answer; else the relay has it.
+        observed: Option<Observed>,
+        rest: Option<Rest>,
+    },
+}
+
+/// The HTTP body of a stream that has ended for the client already.
+struct Rest {
+    lease: Lease,
+    head: HeaderMap,
+    body: Incoming,
+}
+
+impl<S: Sink> Exchange<'_, S> {
+    async fn answer(&mut self) -> Result<Answered, Error> {
+        // Boxed where a phase is over soon: an open stream should hold the state of streaming and no other.
+        let (lease, response) = Box::pin(self.open()).await?;
+        // Sent, and never again: a long prompt must not stay in memory for as long as its answer streams.
+        self.call.body = None;
+        let (head, body) = response.into_parts();
+        self.relay.enter(State::FirstEvent);
+        check_framing(&head.headers)?;
+        let status = head.status;
+        if status != StatusCode::OK && !(status.is_success() && status != StatusCode::NO_CONTENT) {
+            return Err(Box::pin(self.read_error(status, &head.headers, lease, body)).await);
+        }
+        self.headers = reply_headers(&head.headers);
+        let encoding = header_text(&head.headers, &header::CONTENT_ENCODING);
+        let mut decoder = Decoder::new(encoding)?;
+        let kind = header_text(&head.headers, &header::CONTENT_TYPE);
+        if self.call.stream && kind.is_some_and(answer::is_event_stream) {
+            return self.relay_stream(lease, head.headers, body, decoder).await;
+        }
+        if body.is_end_stream() {
+            return Err(Error::Empty);
+        }
+        if kind.is_some_and(|k| !answer::is_json(k) && !answer::is_event_stream(k)) {
+            return Err(Error::BadContentType);
+        }
+        let kind = kind.map(str::to_owned);
+        let whole = Box::pin(self.read_whole(lease, &head.headers, body, &mut decoder)).await?;
+        if !self.call.stream {
+            let (body, observed) = answer::read(&self.plan, kind.as_deref(), whole)?;
+            return Ok(Answered::Plain { body, observed });
+        }
+        // JSON where a stream was asked for: shown as the stream it would have been.
+        let (events, observed) = convert::to_events(&self.plan, whole)?;
+        self.out.extend_from_slice(&events);
+        self.first_event = Some(self.deadline.started().elapsed());
+        Ok(Answered::Stream { observed: Some(observed), rest: None })
+    }
+
+    /// Sends the request, once more on a fresh connection where a pooled one was already closed.
+    async fn open(&mut self) -> Result<(Lease, Response<Incoming>), Error> {
+        let may_replay = self.call.body.as_ref().is_none_or(|b| b.len() <= REPLAY_MAX);
+        loop {
+            self.attempts += 1;
+            let by = self.deadline.connect_by();
+            let target = self.target.clone();
+            let fresh = self.attempts > 1;
+            let mut lease = self.wait(async move { Lease::get(&target, fresh, by).await }).await??;
+            let interim = Arc::new(AtomicU32::new(0));
+            let request = build(&self.target, &self.call, lease.is_h2(), interim.clone());
+            self.relay.enter(State::Headers);
+            let sent = {
+                let mut sending = pin!(lease.send(request));
+                let watched = poll_fn(|cx| {
+                    let polled = sending.as_mut().poll(cx);
+                    if interim.load(Ordering::Relaxed) > INTERIM_MAX {
+                        return Poll::Ready(Err(Error::Protocol("too many interim responses")));
+                    }
+                    polled.map(Ok)
+                });
+                self.wait(watched).await??
+            };
+            match sent {
+                Ok(response) => return Ok((lease, response)),
+                Err(e) => match early(&e, lease.reused) {
+                    Error::ClosedEarly { reused: true } if may_replay && self.attempts < 2 => continue,
+                    error => return Err(error),
+                },
+            }
+        }
+    }
+
+    /// Waits for `future`, the cancel switch or a clock; sends keep-alives meanwhile.
+    async fn wait<T>(&mut self, future: impl Future<Output = T>) -> Result<T, Error> {
+        let mut future = pin!(future);
+        poll_fn(|cx| {
+            if let Poll::Ready(error) = self.cancel.poll(cx) {
+                return Poll::Ready(Err(error));
+            }
+            if let Poll::Ready(value) = future.as_mut().poll(cx) {
+                return Poll::Ready(Ok(value));
+            }
+            self.poll_clocks(cx).map(Err)
+        })
+        .await
+    }
+
+    fn poll_clocks(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
+        loop {
+            match self.deadline.poll(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Expiry::Over(error)) => return Poll::Ready(error),
+                Poll::Ready(Expiry::Tick) => {
+                    self.out.extend_from_slice(b": keep-alive\n\n");
+                    self.publish();
+                }
+            }
+        }
+    }
+
+    async fn read_error(
+        &mut self,
+        status: StatusCode,
+        head: &HeaderMap,
+        mut lease: Lease,
+        mut body: Incoming,
+    ) -> Error {
+        let mut prefix = Vec::new();
+        let complete = self
+            .wait(poll_fn(|cx| loop {
+                match std::task::ready!(lease.poll_frame(&mut body, cx)) {
+                    None => return Poll::Ready(true),
+                    Some(Err(_)) => return Poll::Ready(false),
+                    Some(Ok(frame)) => {
+                        let data = frame.into_data().unwrap_or_default();
+                        prefix.extend_from_slice(&data[..data.len().min(ERROR_BODY - prefix.len())]);
+                        if prefix.len() >= ERROR_BODY {
+                            return Poll::Ready(false);
+                        }
+                    }
+                }
+            }))
+            .await;
+        if let Err(error @ (Error::Cancelled | Error::Shutdown)) = complete {
+            return error;
+        }
+        if complete == Ok(true) {
+            lease.release(head);
+        }
+        let text = |name: &str| head.get(name).and_then(|v| v.to_str().ok());
+        answer::read_error(
+            status.as_u16(),
+            text("retry-after"),
+            text("retry-after-ms"),
+            text("x-should-retry"),
+            &prefix,
+        )
+    }
+
+    async fn read_whole(
+        &mut self,
+        mut lease: Lease,
+        head: &HeaderMap,
+        mut body: Incoming,
+        decoder: &mut Decoder,
+    ) -> Result<Vec<u8>, Error> {
+        self.deadline.touch();
+        let cap = self.target.max_answer_bytes;
+        let mut whole = Vec::new();
+        let read = self.wait(poll_fn(|cx| loop {
+            match std::task::ready!(lease.poll_frame(&mut body, cx)) {
+                None => return Poll::Ready(Ok(())),
+                Some(Err(e)) => return Poll::Ready(Err(midway(&e))),
+                Some(Ok(frame)) => {
+                    let Ok(data) = frame.into_data() else { continue };
+                    if decoder.is_identity() {
+                        whole.extend_from_slice(&data);
+                    } else {
+                        match decoder.decode(&data) {
+                            Ok(decoded) => whole.extend_from_slice(&decoded),
+                            Err(e) => return Poll::Ready(Err(e)),
+                        }
+                    }
+                    if whole.len() as u64 > cap {
+                        return Poll::Ready(Err(Error::AnswerTooLarge { limit: cap }));
+                    }
+                }
+            }
+        }));
+        read.await??;
+        lease.release(head);
+        Ok(whole)
+    }
+
+    async fn relay_stream(
+        &mut self,
+        mut lease: Lease,
+        head: HeaderMap,
+        mut body: Incoming,
+        mut decoder: Decoder,
+    ) -> Result<Answered, Error> {
+        let mut stalled = false;
+        let ended = poll_fn(|cx| {
+            if let Poll::Ready(error) = self.cancel.poll(cx) {
+                return Poll::Ready(Err(error));
+            }
+            for turn in 0.. {
+                if turn == TURN {
+                    cx.waker().wake_by_ref();
+                    break;
+                }
+                if self.out.len() >= BATCH {
+                    self.publish();
+                }
+                if self.outlet.poll_room(cx).is_pending() {
+                    stalled = true;
+                    self.deadline.suspend();
+                    break;
+                }
+                if std::mem::take(&mut stalled) {
+                    self.deadline.touch();
+                }
+                match lease.poll_frame(&mut body, cx) {
+                    Poll::Pending => break,
+                    Poll::Ready(None) => return Poll::Ready(self.relay.end(&mut self.out).map(|()| true)),
+                    Poll::Ready(Some(Err(e))) => return Poll::Ready(Err(midway(&e))),
+                    Poll::Ready(Some(Ok(frame))) => {
+                        let Ok(data) = frame.into_data() else { continue };
+                        match self.feed(&data, &mut decoder) {
+                            Ok(false) => {}
+                            Ok(true) => return Poll::Ready(Ok(false)),
+                            Err(e) => return Poll::Ready(Err(e)),
+                        }
+                    }
+                }
+            }
+            self.publish();
+            self.poll_clocks(cx).map(Err)
+        })
+        .await;
+        match ended {
+            Ok(at_eof) if at_eof => {
+                lease.release(&head);
+                Ok(Answered::Stream { observed: None, rest: None })
+            }
+            Ok(_) => Ok(Answered::Stream { observed: None, rest: Some(Rest { lease, head, body }) }),
+            // Cut off without a last event: whether it was complete is still the relay's to say.
+            Err(Error::Truncated) => {
+                self.relay.end(&mut self.out).map(|()| Answered::Stream { observed: None, rest: None })
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    /// True when the terminal marker was seen.
+    fn feed(&mut self, data: &[u8], decoder: &mut Decoder) -> Result<bool, Error> {
+        let progress = match decoder.is_identity() {
+            true => self.relay.push(data, &mut self.out)?,
+            false => self.relay.push(&decoder.decode(data)?, &mut self.out)?,
+        };
+        if progress.events > 0 {
+            self.deadline.touch();
+            if self.first_event.is_none() {
+                self.first_event = Some(self.deadline.started().elapsed());
+            }
+        }
+        Ok(progress.finished)
+    }
+
+    /// Hands over what is ready; the first time, together with the reply.
+    fn publish(&mut self) {
+        if self.out.is_empty() {
+            return;
+        }
+        let tell = self.outlet.put(&mut self.out);
+        if !self.replied {
+            self.replied = true;
+            let headers = std::mem::take(&mut self.headers);
+            self.sink.reply(Ok(Reply::Stream { headers, outlet: self.outlet.clone() }));
+        } else if tell {
+            self.sink.ready(&self.outlet);
+        }
+    }
+
+    /// The one exit: the only place where a call is told how it ended.
+    async fn finish(mut self, answered: Result<Answered, Error>) {
+        let (end, error, observed, rest) = match answered {
+            Ok(Answered::Plain { body, observed }) => {
+                let outcome = Box::new(self.outcome(End::Finished, None, observed));
+                let headers = std::mem::take(&mut self.headers);
+                return self.sink.reply(Ok(Reply::Plain { headers, body, outcome }));
+            }
+            Ok(Answered::Stream { observed, rest }) => (End::Finished, None, observed, rest),
+            // Nothing was sent, so the error keeps its status.
+            Err(error) if !self.replied && self.out.is_empty() => return self.sink.reply(Err(error)),
+            Err(error @ Error::Cancelled) => (End::Cancelled, Some(error), None, None),
+            Err(error) => {
+                self.relay.fail(&error, &mut self.out);
+                let end = if error == Error::Shutdown { End::Cancelled } else { End::Failed };
+                (end, Some(error), None, None)
+            }
+        };
+        let observed = observed.unwrap_or_else(|| self.relay.observed().clone());
+        let outcome = self.outcome(end, error, observed);
+        let tell = self.outlet.end(&mut self.out, outcome);
+        if !self.replied {
+            let headers = std::mem::take(&mut self.headers);
+            self.sink.reply(Ok(Reply::Stream { headers, outlet: self.outlet.clone() }));
+        } else if tell {
+            self.sink.ready(&self.outlet);
+        }
+        if let Some(rest) = rest {
+            Box::pin(drain_rest(rest)).await;
+        }
+    }
+
+    fn outcome(&self, end: End, error: Option<Error>, observed: Observed) -> Outcome {
+        let duration = self.deadline.started().elapsed();
+        Outcome {
+            end,
+            error,
+            tail: Vec::new(),
+            observed,
+            first_event: self.first_event,
+            duration,
+            attempts: self.attempts,
+        }
+    }
+}
+
+/// After `[DONE]`: nothing but the end of the HTTP body may come, or the connection is not used again.
+async fn drain_rest(rest: Rest) {
+    let Rest { mut lease, head, mut body } = rest;
+    let silent = poll_fn(|cx| loop {
+        match std::task::ready!(lease.poll_frame(&mut body, cx)) {
+            None => return Poll::Ready(true),
+            Some(Ok(frame)) if frame.data_ref().is_none_or(Bytes::is_empty) => {}
+            Some(_) => return Poll::Ready(false),
+        }
+    });
+    if tokio::time::timeout(LINGER, silent).await == Ok(true) {
+        lease.release(&head);
+    }
+}

@@ -1,0 +1,165 @@
+//! Which addresses the connector may connect to: the guard against requests forged to inner services (SSRF).
+//!
+//! Checked after the name is resolved, on the very address that is then connected to, so a name that changes
+//! its answer between check and use (DNS rebinding) gains nothing. Metadata services, multicast and the like
+//! are refused always; private ranges only where neither the operator's base URL nor the allow-list names them.
+
+use crate::Error;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// An address range, `10.0.0.0/8` or `fd00::/8`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cidr {
+    network: IpAddr,
+    prefix: u8,
+}
+
+impl Cidr {
+    /// `address/bits`, or one address alone.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is not an address range like \"10.0.0.0/8\" or \"fd00::/8\"");
+        let (address, bits) = text.split_once('/').map_or((text, None), |(a, b)| (a, Some(b)));
+        let network: IpAddr = address.trim().parse().map_err(|_| wrong())?;
+        let width = if network.is_ipv4() { 32 } else { 128 };
+        let prefix = match bits {
+            Some(b) => b.trim().parse::<u8>().map_err(|_| wrong())?,
+            None => width,
+        };
+        if prefix > width {
+            return Err(wrong());
+        }
+        Ok(Cidr { network, prefix })
+    }
+
+    /// Is the address inside?
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match (self.network, address) {
+            (IpAddr::V4(n), IpAddr::V4(a)) => same_prefix(u32::from(n).into(), u32::from(a).into(), 32, self.prefix),
+            (IpAddr::V6(n), IpAddr::V6(a)) => same_prefix(n.into(), a.into(), 128, self.prefix),
+            _ => false,
+        }
+    }
+}
+
+fn same_prefix(a: u128, b: u128, width: u32, prefix: u8) -> bool {
+    let shift = width - u32::from(prefix);
+    shift >= 128 || (a >> shift) == (b >> shift)
+}
+
+/// The rule for one upstream.
+#[derive(Clone, Debug)]
+pub struct Guard {
+    allowed: Vec<Cidr>,
+    named: Named,
+}
+
+/// What the operator wrote into the base URL: that much is allowed by having been written there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Named {
+    /// An address: this one and no other.
+    Address(IpAddr),
+    /// `localhost`: the loopback addresses.
+    Localhost,
+    /// A name: public addresses only.
+    Name,
+}
+
+impl Guard {
+    /// `host` as written in the base URL (without brackets), `allowed` as in `allow_private_networks`.
+    pub fn new(host: &str, allowed: Vec<Cidr>) -> Self {
+        let named = match host.parse::<IpAddr>() {
+            Ok(address) => Named::Address(address),
+            Err(_) if host.eq_ignore_ascii_case("localhost") => Named::Localhost,
+            Err(_) => Named::Name,
+        };
+        Guard { allowed, named }
+    }
+
+    /// May the connector connect to this address?
+    pub fn check(&self, address: IpAddr) -> Result<(), Error> {
+        let forbidden = |hint: &str| Err(Error::AddressForbidden { hint: hint.to_owned() });
+        for form in forms(address) {
+            if never(form) {
+                return forbidden("It is a metadata service, multicast or reserved address: set the upstream's base URL to the model server itself.");
+            }
+            if !is_private(form) || self.allowed.iter().any(|c| c.contains(form)) {
+                continue;
+            }
+            let written = match &self.named {
+                Named::Address(a) => *a == address,
+                Named::Localhost => form.is_loopback(),
+                Named::Name => false,
+            };
+            if !written {
+                return forbidden("Its name resolves to a private address: if that is right, add its range to allow_private_networks in the settings (or SLUICEGATE_ALLOW_PRIVATE_NETWORKS).");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The address and every IPv4 address hidden in it.
+fn forms(address: IpAddr) -> impl Iterator<Item = IpAddr> {
+    let inner = match address {
+        IpAddr::V4(_) => None,
+        IpAddr::V6(a) => embedded_v4(a).map(IpAddr::V4),
+    };
+    std::iter::once(address).chain(inner)
+}
+
+/// v4-mapped, v4-translated, v4-compatible, NAT64 (both prefixes), 6to4 and Teredo carry an IPv4 address.
+fn embedded_v4(a: Ipv6Addr) -> Option<Ipv4Addr> {
+    let s = a.segments();
+    let v4 = |hi: u16, lo: u16| Some(Ipv4Addr::from((u32::from(hi) << 16) | u32::from(lo)));
+    match s {
+        [0, 0, 0, 0, 0, 0xffff, hi, lo] | [0, 0, 0, 0, 0xffff, 0, hi, lo] => v4(hi, lo),
+        [0, 0, 0, 0, 0, 0, hi, lo] if (hi, lo) != (0, 0) && (hi, lo) != (0, 1) => v4(hi, lo),
+        [0x64, 0xff9b, 0, 0, 0, 0, hi, lo] => v4(hi, lo),
+        [0x64, 0xff9b, 1, _, _, _, hi, lo] => v4(hi, lo),
+        [0x2002, hi, lo, ..] => v4(hi, lo),
+        [0x2001, 0, _, _, _, _, hi, lo] => v4(!hi, !lo),
+        _ => None,
+    }
+}
+
+/// Refused whatever the settings say.
+fn never(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(a) => {
+            let metadata = [[169, 254, 169, 254], [100, 100, 100, 200], [192, 0, 0, 192], [168, 63, 129, 16]];
+            metadata.contains(&a.octets()) || a.octets()[0] == 0 || a.is_multicast() || a.is_broadcast()
+        }
+        IpAddr::V6(a) => {
+            let ec2 = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+            a == ec2 || a.is_unspecified() || a.is_multicast()
+        }
+    }
+}
+
+/// Not reachable from the public internet, or reserved: IANA's special-purpose registries.
+fn is_private(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(a) => {
+            let o = a.octets();
+            a.is_private()
+                || a.is_loopback()
+                || a.is_link_local()
+                || a.is_documentation()
+                || (o[0] == 100 && o[1] & 0xc0 == 64)
+                || (o[0] == 192 && o[1] == 0 && o[2] == 0)
+                || (o[0] == 192 && o[1] == 88 && o[2] == 99)
+                || (o[0] == 198 && o[1] & 0xfe == 18)
+                || o[0] >= 240
+        }
+        IpAddr::V6(a) => {
+            let s = a.segments();
+            a.is_loopback()
+                || s[0] & 0xfe00 == 0xfc00
+                || s[0] & 0xffc0 == 0xfe80
+                || s[0] & 0xffc0 == 0xfec0
+                || (s[0] == 0x2001 && s[1] == 0xdb8)
+                || (s[0] == 0x100 && s[1] == 0 && s[2] == 0 && s[3] == 0)
+                || (s[0] == 0x64 && s[1] == 0xff9b && s[2] == 1)
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! One call to an upstream: address guard, connections, clocks, and the exchange itself.
+
+pub mod connect;
+pub mod deadline;
+pub mod decoding;
+pub mod exchange;
+pub mod guard;
+pub mod outlet;
+pub mod pool;
+pub mod request;
+pub mod response;
+pub mod target;

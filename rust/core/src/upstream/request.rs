@@ -1,0 +1,41 @@
+//! The HTTP request of a call: what an upstream is told, and nothing of what the client's headers say by themselves.
+
+use super::{exchange::Call, target::Target};
+use bytes::Bytes;
+use http::{header, HeaderValue, Method, Request};
+use http_body_util::Full;
+use std::sync::{
+    atomic::{AtomicU32, Ordering},
+    Arc,
+};
+
+/// Builds it for the protocol of its connection; `interim` counts the 1xx responses that it gets.
+pub fn build(target: &Target, call: &Call, h2: bool, interim: Arc<AtomicU32>) -> Request<Full<Bytes>> {
+    let body = call.body.clone();
+    let method = if body.is_some() { Method::POST } else { Method::GET };
+    let mut request = Request::new(Full::new(body.unwrap_or_default()));
+    *request.method_mut() = method;
+    *request.uri_mut() = target.uri(call.operation, h2);
+    let headers = request.headers_mut();
+    headers.reserve(8 + call.headers.len() + target.headers.len());
+    if h2 {
+        *request.version_mut() = http::Version::HTTP_2;
+    } else {
+        headers.insert(header::HOST, target.host_header.clone());
+    }
+    let headers = request.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let accept = if call.stream { "text/event-stream" } else { "application/json" };
+    headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
+    headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    headers.insert(header::USER_AGENT, HeaderValue::from_static(concat!("sluicegate/", env!("CARGO_PKG_VERSION"))));
+    for (name, value) in call.headers.iter().chain(&target.headers) {
+        headers.insert(name.clone(), value.clone());
+    }
+    if !h2 {
+        hyper::ext::on_informational(&mut request, move |_| {
+            interim.fetch_add(1, Ordering::Relaxed);
+        });
+    }
+    request
+}

@@ -1,0 +1,311 @@
+//! The bridge between tokio and one asyncio loop: the only file that knows asyncio's futures.
+
+use crate::{
+    runtime,
+    stream::{Link, Stream},
+    upstream::{operation, Upstream},
+    values::{self, Failure},
+    wake::{Completion, Wake},
+};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use pyo3::{
+    exceptions::{PyRuntimeError, PyValueError},
+    intern,
+    prelude::*,
+    pybacked::PyBackedBytes,
+    types::PyBytes,
+};
+use sluicegate_core::{
+    contain::Contained,
+    launch::launch,
+    upstream::{
+        exchange::{self, Reply, Sink},
+        outlet::{Cancel, Outlet},
+    },
+    Error,
+};
+use std::{
+    collections::HashMap,
+    panic::{catch_unwind, AssertUnwindSafe},
+    sync::{
+        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc,
+    },
+    time::Duration,
+};
+
+/// A body up to this size is copied; a larger one stays in Python's memory until it is sent.
+const COPY_MAX: usize = 16 * 1024;
+
+/// The calls of one loop that have not ended, to be cancelled when it closes.
+#[derive(Default)]
+struct OpenCalls {
+    next: AtomicU64,
+    calls: Mutex<HashMap<u64, Arc<Cancel>>>,
+}
+
+/// A call under way.
+#[pyclass(frozen, module = "sluicegate._core")]
+pub struct Call {
+    cancel: Arc<Cancel>,
+    // Once Python has the reply, a stream lives on without its call.
+    replied: Arc<AtomicBool>,
+}
+
+#[pymethods]
+impl Call {
+    fn cancel(&self) {
+        self.cancel.client_closed();
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        if !self.replied.load(Ordering::Acquire) {
+            self.cancel.client_closed();
+        }
+    }
+}
+
+/// Carries what a call says to the loop.
+struct LoopSink {
+    wake: Arc<Wake>,
+    link: Arc<Link>,
+    future: Mutex<Option<Py<PyAny>>>,
+    replied: Arc<AtomicBool>,
+}
+
+impl Sink for LoopSink {
+    fn reply(&self, reply: Result<Reply, Error>) {
+        let Some(future) = self.future.lock().take() else { return };
+        if let Ok(Reply::Stream { outlet, .. }) = &reply {
+            let _ = self.link.outlet.set(outlet.clone());
+        }
+        self.replied.store(true, Ordering::Release);
+        self.wake.push(Completion::Reply { future, reply, link: self.link.clone() });
+    }
+
+    fn ready(&self, _: &Arc<Outlet>) {
+        self.wake.push(Completion::Ready(self.link.clone()));
+    }
+}
+
+impl LoopSink {
+    fn panicked(&self) {
+        match self.link.outlet.get() {
+            Some(outlet) if outlet.abort(Error::Internal) => self.wake.push(Completion::Ready(self.link.clone())),
+            Some(_) => {}
+            None => self.reply(Err(Error::Internal)),
+        }
+    }
+}
+
+/// Completions of one event loop.
+#[pyclass(frozen, module = "sluicegate._core")]
+pub struct Bridge {
+    wake: Arc<Wake>,
+    open: Arc<OpenCalls>,
+    forks: u32,
+    closed: AtomicBool,
+}
+
+#[pymethods]
+impl Bridge {
+    #[new]
+    fn new() -> PyResult<Self> {
+        Ok(Bridge {
+            wake: Arc::new(Wake::new()?),
+            open: Arc::default(),
+            forks: runtime::forks(),
+            closed: AtomicBool::new(false),
+        })
+    }
+
+    fn fileno(&self) -> i32 {
+        self.wake.fd()
+    }
+
+    #[getter]
+    fn open_calls(&self) -> usize {
+        self.open.calls.lock().len()
+    }
+
+    fn drain(&self, py: Python<'_>) {
+        for completion in self.wake.take() {
+            // One broken callback or panic must not cost the other calls their turn.
+            let settled = catch_unwind(AssertUnwindSafe(|| settle(py, completion)));
+            match settled {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => error.write_unraisable(py, None),
+                Err(_) => PyRuntimeError::new_err("panic while a reply was settled").write_unraisable(py, None),
+            }
+        }
+    }
+
+    #[pyo3(signature = (cause = "client_closed"))]
+    fn cancel_all(&self, cause: &str) {
+        for cancel in self.open.calls.lock().values() {
+            if cause == "server_shutdown" {
+                cancel.shutdown()
+            } else {
+                cancel.client_closed()
+            }
+        }
+    }
+
+    fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.cancel_all("server_shutdown");
+    }
+
+    #[pyo3(signature = (upstream, operation, body, future, *, stream = false, public_model = None, hide_usage = false,
+        choices = 1, keep_alive = 0.0, request_id = None, headers = Vec::new(), first_event_timeout = None, total_timeout = None))]
+    #[allow(clippy::too_many_arguments)] // named one by one in Python
+    fn exchange(
+        &self,
+        upstream: &Upstream,
+        operation: &str,
+        body: Option<Bound<'_, PyBytes>>,
+        future: Py<PyAny>,
+        stream: bool,
+        public_model: Option<String>,
+        hide_usage: bool,
+        choices: u32,
+        keep_alive: f64,
+        request_id: Option<&str>,
+        headers: Vec<(String, String)>,
+        first_event_timeout: Option<f64>,
+        total_timeout: Option<f64>,
+    ) -> PyResult<Call> {
+        if self.forks != runtime::forks() {
+            return Err(PyRuntimeError::new_err("this Bridge was made before a fork: make a new one in the child"));
+        }
+        if self.closed.load(Ordering::Acquire) {
+            return Err(PyRuntimeError::new_err("this Bridge is closed"));
+        }
+        let target = upstream.target()?;
+        let mut clocks = target.clocks;
+        clocks.first_event = limit("first_event_timeout", first_event_timeout)?.unwrap_or(clocks.first_event);
+        clocks.total = limit("total_timeout", total_timeout)?.unwrap_or(clocks.total);
+        let mut sent = Vec::with_capacity(headers.len() + 1);
+        if let Some(id) = request_id {
+            let id = http::HeaderValue::from_str(id)
+                .map_err(|_| PyValueError::new_err("request_id cannot be sent in a header"))?;
+            sent.push((http::HeaderName::from_static("x-request-id"), id));
+        }
+        for header in &headers {
+            sent.push(parse_header(header)?);
+        }
+        let call = exchange::Call {
+            operation: self::operation(operation)?,
+            body: body.map(shared),
+            stream,
+            public_model,
+            hide_usage,
+            choices,
+            keep_alive: limit("keep_alive", Some(keep_alive))?.unwrap_or_default(),
+            headers: sent,
+            clocks,
+        };
+        Ok(self.spawn(runtime::handle()?, target, call, future))
+    }
+}
+
+impl Bridge {
+    fn spawn(
+        &self,
+        handle: tokio::runtime::Handle,
+        target: Arc<sluicegate_core::upstream::target::Target>,
+        call: exchange::Call,
+        future: Py<PyAny>,
+    ) -> Call {
+        let cancel = Arc::new(Cancel::default());
+        let replied = Arc::new(AtomicBool::new(false));
+        let id = self.open.next.fetch_add(1, Ordering::Relaxed);
+        self.open.calls.lock().insert(id, cancel.clone());
+        let sink = LoopSink {
+            wake: self.wake.clone(),
+            link: Arc::default(),
+            future: Mutex::new(Some(future)),
+            replied: replied.clone(),
+        };
+        let (open, cancelled) = (self.open.clone(), cancel.clone());
+        let task = async move {
+            let ended = Contained::new(exchange::run(target, call, cancelled, &sink)).await;
+            if ended.is_err() {
+                sink.panicked();
+            }
+            open.calls.lock().remove(&id);
+        };
+        launch(&handle, Box::pin(task));
+        Call { cancel, replied }
+    }
+}
+
+/// Settles one completion on the loop's thread.
+fn settle(py: Python<'_>, completion: Completion) -> PyResult<()> {
+    match completion {
+        Completion::Ready(link) => link.deliver(py),
+        Completion::Reply { future, reply, link } => {
+            let future = future.bind(py);
+            let reply = to_python(py, reply, link)?;
+            // A cancelled request no longer waits; dropping the reply cancels its stream.
+            if !future.call_method0(intern!(py, "done"))?.is_truthy()? {
+                future.call_method1(intern!(py, "set_result"), (reply,))?;
+            }
+            Ok(())
+        }
+    }
+}
+
+fn to_python(py: Python<'_>, reply: Result<Reply, Error>, link: Arc<Link>) -> PyResult<values::Reply> {
+    let nothing = || PyBytes::new(py, b"").unbind();
+    Ok(match reply {
+        Err(error) => values::Reply {
+            failure: Some(Failure::from(&error)),
+            body: nothing(),
+            outcome: None,
+            stream: None,
+            reply_headers: Vec::new(),
+        },
+        Ok(Reply::Plain { headers, body, outcome }) => values::Reply {
+            failure: None,
+            body: PyBytes::new(py, &body).unbind(),
+            outcome: Some(Py::new(py, values::Outcome::new(py, *outcome))?),
+            stream: None,
+            reply_headers: headers,
+        },
+        Ok(Reply::Stream { headers, .. }) => values::Reply {
+            failure: None,
+            body: nothing(),
+            outcome: None,
+            stream: Some(Py::new(py, Stream::new(link))?),
+            reply_headers: headers,
+        },
+    })
+}
+
+fn shared(body: Bound<'_, PyBytes>) -> Bytes {
+    let bytes = body.as_bytes();
+    if bytes.len() <= COPY_MAX {
+        Bytes::copy_from_slice(bytes)
+    } else {
+        Bytes::from_owner(PyBackedBytes::from(body))
+    }
+}
+
+fn limit(name: &str, seconds: Option<f64>) -> PyResult<Option<Duration>> {
+    seconds
+        .map(|s| {
+            Duration::try_from_secs_f64(s)
+                .map_err(|_| PyValueError::new_err(format!("{name} must be seconds, not {s}")))
+        })
+        .transpose()
+}
+
+fn parse_header((name, value): &(String, String)) -> PyResult<(http::HeaderName, http::HeaderValue)> {
+    let wrong = || PyValueError::new_err(format!("{name:?} is not a header that can be sent"));
+    let name = http::HeaderName::from_bytes(name.as_bytes()).map_err(|_| wrong())?;
+    Ok((name, http::HeaderValue::from_str(value).map_err(|_| wrong())?))
+}

@@ -1,0 +1,117 @@
+//! What Python is told of a call, as frozen values.
+
+use crate::stream::Stream;
+use pyo3::{prelude::*, types::PyBytes};
+use sluicegate_core::upstream::{
+    outlet::{self, End},
+    response::ReplyHeaders,
+};
+use std::time::Duration;
+
+/// Why a call failed, ready to be shown.
+#[pyclass(frozen, get_all, module = "sluicegate._core", name = "Failure")]
+#[derive(Clone)]
+pub struct Failure {
+    cause: &'static str,
+    status: u16,
+    r#type: String,
+    code: String,
+    message: String,
+    param: Option<String>,
+    retryable: bool,
+    counts_against_upstream: bool,
+    retry_after_ms: Option<u64>,
+    should_retry: Option<bool>,
+}
+
+impl From<&sluicegate_core::Error> for Failure {
+    fn from(error: &sluicegate_core::Error) -> Self {
+        let public = error.public();
+        Failure {
+            cause: error.code(),
+            status: public.status,
+            r#type: public.kind,
+            code: public.code,
+            message: public.message,
+            param: public.param,
+            retryable: error.retryable(),
+            counts_against_upstream: error.counts_against_upstream(),
+            retry_after_ms: error.retry_after().map(|d| d.as_millis() as u64),
+            should_retry: error.should_retry(),
+        }
+    }
+}
+
+/// How an answer ended and what was observed in it.
+#[pyclass(frozen, get_all, module = "sluicegate._core", name = "Outcome")]
+pub struct Outcome {
+    state: &'static str,
+    failure: Option<Failure>,
+    tail: Py<PyBytes>,
+    prompt_tokens: Option<u64>,
+    completion_tokens: Option<u64>,
+    cached_tokens: Option<u64>,
+    reasoning_tokens: Option<u64>,
+    usage_suspect: bool,
+    finish_reasons: Vec<String>,
+    upstream_model: Option<String>,
+    events: u64,
+    bytes_in: u64,
+    first_event_us: Option<u64>,
+    duration_us: u64,
+    attempts: u32,
+}
+
+fn micros(d: Duration) -> u64 {
+    d.as_micros() as u64
+}
+
+impl Outcome {
+    pub fn new(py: Python<'_>, o: outlet::Outcome) -> Self {
+        let usage = o.observed.usage.unwrap_or_default();
+        Outcome {
+            state: match o.end {
+                End::Finished => "finished",
+                End::Failed => "failed",
+                End::Cancelled => "cancelled",
+            },
+            failure: o.error.as_ref().map(Failure::from),
+            tail: PyBytes::new(py, &o.tail).unbind(),
+            prompt_tokens: usage.prompt,
+            completion_tokens: usage.completion,
+            cached_tokens: usage.cached,
+            reasoning_tokens: usage.reasoning,
+            usage_suspect: o.observed.usage_suspect,
+            events: o.observed.events,
+            bytes_in: o.observed.bytes,
+            finish_reasons: o.observed.finish_reasons.into_iter().flatten().collect(),
+            upstream_model: o.observed.model,
+            first_event_us: o.first_event.map(micros),
+            duration_us: micros(o.duration),
+            attempts: o.attempts,
+        }
+    }
+}
+
+/// What a call's future resolves to.
+#[pyclass(frozen, module = "sluicegate._core", name = "Reply")]
+pub struct Reply {
+    #[pyo3(get)]
+    pub failure: Option<Failure>,
+    #[pyo3(get)]
+    pub body: Py<PyBytes>,
+    #[pyo3(get)]
+    pub outcome: Option<Py<Outcome>>,
+    #[pyo3(get)]
+    pub stream: Option<Py<Stream>>,
+    pub reply_headers: ReplyHeaders,
+}
+
+#[pymethods]
+impl Reply {
+    #[getter]
+    fn headers<'py>(&self, py: Python<'py>) -> Vec<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)> {
+        let bytes = |b: &[u8]| PyBytes::new(py, b);
+        self.reply_headers.iter().map(|(n, v)| (bytes(n.as_str().as_bytes()), bytes(v.as_bytes()))).collect()
+    }
+}

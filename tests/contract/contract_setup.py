@@ -1,0 +1,36 @@
+"""The key and the settings file of the gateway that the contract tests talk to."""
+
+from scripted import UPSTREAM_KEY
+
+API_KEY = "sk-contract-test-key-0123456789abcdef"
+
+# After a 429 the gateway leaves that model alone for as long as the upstream asked, so that each test that
+# causes one has a model of its own.
+LIMITED = tuple(f"limited-{name}" for name in ("error", "ms", "seconds", "quota", "async"))
+MODELS = ("scripted", "example/scripted-large", *LIMITED, *(f"node-{name}" for name in LIMITED))
+
+SETTINGS = """
+[[upstreams]]
+name = "demo"
+base_url = "{demo}"
+models = ["demo", "demo-fast", "demo-slow", "demo-thinking-fast", "demo-embedding"]
+
+[[upstreams]]
+name = "scripted"
+base_url = "{scripted}"
+api_key = "{upstream_key}"
+models = [{models}]
+
+[[upstreams]]
+name = "impatient"
+base_url = "{scripted}"
+api_key = "{upstream_key}"
+models = ["scripted-impatient"]
+first_event_timeout = 0.5
+"""
+
+
+def settings_file(demo: str, scripted: str) -> str:
+    """The settings for these two base URLs."""
+    models = ", ".join(f'"{model}"' for model in MODELS)
+    return SETTINGS.format(demo=demo, scripted=scripted, upstream_key=UPSTREAM_KEY, models=models)

@@ -1,0 +1,39 @@
+"""The real gateway with short clocks, in front of the scripted fault upstream."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+
+import pytest
+
+from faults import certificates
+from faults.client import KEY
+from faults.rig import Rig, private_name, settings
+from faults.upstream import FaultUpstream
+from processes import Server, gateway
+
+
+@pytest.fixture(scope="session")
+def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultUpstream]:
+    """The fault upstream with all its listeners."""
+    assert shutil.which("openssl"), "the TLS faults need the openssl command"
+    tls = certificates.make(tmp_path_factory.mktemp("tls"))
+    with FaultUpstream(tls=tls) as running:
+        yield running
+    assert not running.crashes, f"scenarios that failed themselves: {running.crashes}"
+
+
+@pytest.fixture(scope="session")
+def served(upstream: FaultUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """`sluicegate serve` in front of it, one worker."""
+    folder = tmp_path_factory.mktemp("gateway")
+    ca_file = next(iter(tmp_path_factory.getbasetemp().glob("tls*/ca.pem")))
+    with gateway(settings(upstream.ports, ca_file, private_name()), folder, keys=KEY) as server:
+        yield server
+
+
+@pytest.fixture
+def rig(upstream: FaultUpstream, served: Server) -> Rig:
+    """Both, with what the tests ask of them."""
+    return Rig(upstream, served)

@@ -1,0 +1,128 @@
+"""Real processes for tests: start on a free port, wait until it answers, stop by its id, keep its log."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+
+START_SECONDS = 20.0
+STOP_SECONDS = 10.0
+OWN_VARIABLES = ("SLUICEGATE_", "OPENAI_")
+
+
+@dataclass(frozen=True)
+class Server:
+    """A process that listens: where, and what it printed."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    log: Path
+
+    @property
+    def origin(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def base_url(self) -> str:
+        return f"{self.origin}/v1"
+
+    def output(self) -> str:
+        return self.log.read_text(errors="replace")
+
+
+def free_port() -> int:
+    """A port that nobody listens on now. Should another process take it first, the start fails loudly."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def clean_environment(extra: Mapping[str, str]) -> dict[str, str]:
+    """This environment without what would configure a gateway or an SDK by accident."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(OWN_VARIABLES)}
+    return {**kept, "PYTHONUNBUFFERED": "1", **extra}
+
+
+def answers(port: int, path: str) -> bool:
+    """Whether GET gives a 200 there, within a second."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=1)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status == 200
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+@contextmanager
+def running(
+    arguments: list[str],
+    port: int,
+    log: Path,
+    *,
+    environment: Mapping[str, str] | None = None,
+    ready: Callable[[int], bool],
+) -> Iterator[Server]:
+    """`python -m` with these arguments until the block ends; raises with the log if it does not get ready."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=clean_environment(environment or {}),
+        )
+    server = Server(process, port, log)
+    try:
+        wait_until_ready(server, ready)
+        yield server
+    finally:
+        stop(process)
+
+
+def wait_until_ready(server: Server, ready: Callable[[int], bool]) -> None:
+    """Returns once `ready` says so; AssertionError with the log when the process ended or took too long."""
+    deadline = time.monotonic() + START_SECONDS
+    while not ready(server.port):
+        status = server.process.poll()
+        assert status is None, f"ended with {status} instead of listening:\n{server.output()}"
+        assert time.monotonic() < deadline, f"not ready after {START_SECONDS} s:\n{server.output()}"
+        time.sleep(0.02)
+
+
+def stop(process: subprocess.Popen[bytes]) -> int:
+    """SIGTERM, then SIGKILL for one that does not listen; the exit status."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    return process.wait(STOP_SECONDS)
+
+
+@contextmanager
+def gateway(settings: str, folder: Path, *, keys: str, workers: int = 1) -> Iterator[Server]:
+    """`sluicegate serve` with this settings file, ready to answer."""
+    port = free_port()
+    file = folder / "sluicegate.toml"
+    file.write_text(settings)
+    arguments = ["sluicegate", "serve", "--port", str(port), "--workers", str(workers), "--config", str(file)]
+    with running(
+        arguments,
+        port,
+        folder / "gateway.log",
+        environment={"SLUICEGATE_API_KEYS": keys},
+        ready=lambda p: answers(p, "/readyz"),
+    ) as server:
+        yield server
