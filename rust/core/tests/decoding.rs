@@ -5,6 +5,7 @@ use flate2::write::{GzEncoder, ZlibEncoder};
 use flate2::Compression;
 use sluicegate_core::upstream::decoding::Decoder;
 use sluicegate_core::Error;
+use std::borrow::Cow;
 use std::io::Write;
 
 const CODINGS: [&str; 4] = ["gzip", "deflate", "br", "zstd"];
@@ -171,12 +172,11 @@ fn names_are_read_as_http_means_them() {
         [("x-gzip", "gzip"), (" GZip ", "gzip"), ("BR", "br"), ("Deflate", "deflate"), ("ZSTD", "zstd")]
     {
         assert_eq!(decode(name, [&compressed(coding)[..]]).0, text, "{name:?}");
-        assert!(!decoder(name).is_identity(), "{name:?}");
     }
     for name in [None, Some(""), Some(" "), Some("identity"), Some("Identity")] {
         let mut identity = Decoder::new(name).unwrap_or_else(|e| panic!("{name:?}: {e}"));
-        assert!(identity.is_identity(), "{name:?}");
-        assert_eq!(identity.decode(&[0xff, 0x00]), Ok(vec![0xff, 0x00]), "{name:?}");
+        assert!(matches!(identity.decode(&[0xff, 0x00]), Ok(Cow::Borrowed([0xff, 0x00]))), "{name:?}");
+        assert_eq!(identity.finish(), Ok(()), "{name:?}");
     }
 }
 
@@ -201,10 +201,29 @@ fn an_event_is_there_right_after_its_flush() {
         let parts = flushed(coding, &EVENTS);
         for (event, part) in EVENTS.iter().zip(&parts) {
             let decoded = decoder.decode(part).unwrap();
-            assert_eq!(String::from_utf8(decoded).unwrap(), *event, "{coding}");
+            assert_eq!(str::from_utf8(&decoded).unwrap(), *event, "{coding}");
         }
-        assert_eq!(decoder.decode(&parts[EVENTS.len()]), Ok(Vec::new()), "{coding}: the end holds no text");
+        assert_eq!(decoder.decode(&parts[EVENTS.len()]).unwrap(), &b""[..], "{coding}: the end holds no text");
+        assert_eq!(decoder.finish(), Ok(()), "{coding}");
     }
+}
+
+#[test]
+fn a_cut_or_falsified_end_is_an_error() {
+    let damaged = Err(Error::Encoding("the compressed data is damaged"));
+    for coding in ["gzip", "deflate", "br"] {
+        let data = compressed(coding);
+        let mut cut = decoder(coding);
+        let _ = cut.decode(&data[..data.len() - 1]).unwrap();
+        assert_eq!(cut.finish(), damaged, "{coding}: cut");
+    }
+    // gzip ends with a checksum and a length, of 4 bytes each.
+    let mut data = compressed("gzip");
+    let checksum = data.len() - 8;
+    data[checksum] ^= 1;
+    let mut falsified = decoder("gzip");
+    let ended = falsified.decode(&data).map(|_| ()).and_then(|()| falsified.finish());
+    assert_eq!(ended, damaged);
 }
 
 fn bomb(coding: &str, length: usize) -> Vec<u8> {

@@ -1,6 +1,7 @@
 //! Content encodings, for upstreams that compress although `identity` was asked: one layer, bounded in ratio.
 
 use crate::Error;
+use std::borrow::Cow;
 use std::io::{self, Write};
 
 /// Inflating beyond this ratio (and `FREE` bytes) is taken for a bomb.
@@ -8,18 +9,51 @@ const RATIO: u64 = 100;
 /// Small answers may inflate as they like: a repeated sentence easily beats the ratio.
 const FREE: u64 = 1024 * 1024;
 
-/// Decodes a body piece by piece; `Identity` costs nothing.
-pub enum Decoder {
-    /// As it came.
-    Identity,
-    /// gzip
-    Gzip(Box<flate2::write::MultiGzDecoder<Sink>>),
-    /// deflate (zlib)
-    Deflate(Box<flate2::write::ZlibDecoder<Sink>>),
-    /// br
-    Brotli(Box<brotli_decompressor::DecompressorWriter<Sink>>),
-    /// zstd
-    Zstd(Box<zstd::stream::write::Decoder<'static, Sink>>),
+/// Decodes a body piece by piece; without an encoding the bytes stay where they are.
+pub struct Decoder(Option<Box<dyn Layer>>);
+
+/// One of the compressions, writing into a `Sink`.
+trait Layer: Write + Send {
+    fn sink(&mut self) -> &mut Sink;
+    /// The end of the body: checks what the format has to check there.
+    fn finish(&mut self) -> io::Result<()>;
+}
+
+impl Layer for flate2::write::MultiGzDecoder<Sink> {
+    fn sink(&mut self) -> &mut Sink {
+        self.get_mut()
+    }
+    fn finish(&mut self) -> io::Result<()> {
+        self.try_finish()
+    }
+}
+
+impl Layer for flate2::write::ZlibDecoder<Sink> {
+    fn sink(&mut self) -> &mut Sink {
+        self.get_mut()
+    }
+    fn finish(&mut self) -> io::Result<()> {
+        self.try_finish()
+    }
+}
+
+impl Layer for brotli_decompressor::DecompressorWriter<Sink> {
+    fn sink(&mut self) -> &mut Sink {
+        self.get_mut()
+    }
+    fn finish(&mut self) -> io::Result<()> {
+        self.close()
+    }
+}
+
+impl Layer for zstd::stream::write::Decoder<'static, Sink> {
+    fn sink(&mut self) -> &mut Sink {
+        self.get_mut()
+    }
+    // A zstd frame checks itself while it is read; a cut one leaves cut text, which the reader of the answer refuses.
+    fn finish(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Where decoders write; refuses to grow beyond the ratio.
@@ -48,58 +82,30 @@ impl Decoder {
     /// For a `Content-Encoding` header; several layers and unknown names are refused.
     pub fn new(encoding: Option<&str>) -> Result<Self, Error> {
         let name = encoding.unwrap_or("").trim().to_ascii_lowercase();
-        Ok(match name.as_str() {
-            "" | "identity" => Decoder::Identity,
-            "gzip" | "x-gzip" => Decoder::Gzip(Box::new(flate2::write::MultiGzDecoder::new(Sink::default()))),
-            "deflate" => Decoder::Deflate(Box::new(flate2::write::ZlibDecoder::new(Sink::default()))),
+        let layer: Box<dyn Layer> = match name.as_str() {
+            "" | "identity" => return Ok(Decoder(None)),
+            "gzip" | "x-gzip" => Box::new(flate2::write::MultiGzDecoder::new(Sink::default())),
+            "deflate" => Box::new(flate2::write::ZlibDecoder::new(Sink::default())),
             // 4 KiB: the size of the buffer between decoder and sink, not of the window.
-            "br" => Decoder::Brotli(Box::new(brotli_decompressor::DecompressorWriter::new(Sink::default(), 4096))),
-            "zstd" => Decoder::Zstd(Box::new(zstd_decoder()?)),
+            "br" => Box::new(brotli_decompressor::DecompressorWriter::new(Sink::default(), 4096)),
+            "zstd" => Box::new(zstd_decoder()?),
             _ if name.contains(',') => return Err(Error::Encoding("more than one layer")),
             _ => return Err(Error::Encoding("unknown name")),
-        })
+        };
+        Ok(Decoder(Some(layer)))
     }
 
     /// Decodes what came, and hands out all that is known by now: an event must not wait for the next read.
-    pub fn decode(&mut self, data: &[u8]) -> Result<Vec<u8>, Error> {
-        fn feed<W: Write>(decoder: &mut W, data: &[u8]) -> Result<(), Error> {
-            decoder.write_all(data).and_then(|()| decoder.flush()).map_err(refused)
-        }
-        match self {
-            Decoder::Identity => return Ok(data.to_vec()),
-            Decoder::Gzip(d) => {
-                d.get_mut().read += data.len() as u64;
-                feed(d, data)?;
-            }
-            Decoder::Deflate(d) => {
-                d.get_mut().read += data.len() as u64;
-                feed(d, data)?;
-            }
-            Decoder::Brotli(d) => {
-                d.get_mut().read += data.len() as u64;
-                feed(d, data)?;
-            }
-            Decoder::Zstd(d) => {
-                d.get_mut().read += data.len() as u64;
-                feed(d, data)?;
-            }
-        }
-        Ok(std::mem::take(&mut self.sink().out))
+    pub fn decode<'a>(&mut self, data: &'a [u8]) -> Result<Cow<'a, [u8]>, Error> {
+        let Some(layer) = &mut self.0 else { return Ok(Cow::Borrowed(data)) };
+        layer.sink().read += data.len() as u64;
+        layer.write_all(data).and_then(|()| layer.flush()).map_err(refused)?;
+        Ok(Cow::Owned(std::mem::take(&mut layer.sink().out)))
     }
 
-    /// Nothing to decode: the bytes may be used as they are.
-    pub fn is_identity(&self) -> bool {
-        matches!(self, Decoder::Identity)
-    }
-
-    fn sink(&mut self) -> &mut Sink {
-        match self {
-            Decoder::Gzip(d) => d.get_mut(),
-            Decoder::Deflate(d) => d.get_mut(),
-            Decoder::Brotli(d) => d.get_mut(),
-            Decoder::Zstd(d) => d.get_mut(),
-            Decoder::Identity => unreachable!("identity has no sink: decode() returned before"),
-        }
+    /// The body is over: damaged or cut data is an error also where all of it could be decoded.
+    pub fn finish(&mut self) -> Result<(), Error> {
+        self.0.as_mut().map_or(Ok(()), |layer| layer.finish().map_err(refused))
     }
 }
 

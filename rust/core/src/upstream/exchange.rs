@@ -306,31 +306,46 @@ impl<S: Sink> Exchange<'_, S> {
         decoder: &mut Decoder,
     ) -> Result<Vec<u8>, Error> {
         self.deadline.touch();
-        let cap = self.target.max_answer_bytes;
         let mut whole = Vec::new();
-        let read = self.wait(poll_fn(|cx| loop {
-            match std::task::ready!(lease.poll_frame(&mut body, cx)) {
-                None => return Poll::Ready(Ok(())),
-                Some(Err(e)) => return Poll::Ready(Err(midway(&e))),
-                Some(Ok(frame)) => {
-                    let Ok(data) = frame.into_data() else { continue };
-                    if decoder.is_identity() {
-                        whole.extend_from_slice(&data);
-                    } else {
-                        match decoder.decode(&data) {
-                            Ok(decoded) => whole.extend_from_slice(&decoded),
-                            Err(e) => return Poll::Ready(Err(e)),
+        poll_fn(|cx| {
+            if let Poll::Ready(error) = self.cancel.poll(cx) {
+                return Poll::Ready(Err(error));
+            }
+            for turn in 0.. {
+                if turn == TURN {
+                    cx.waker().wake_by_ref();
+                    break;
+                }
+                match lease.poll_frame(&mut body, cx) {
+                    Poll::Pending => break,
+                    Poll::Ready(None) => return Poll::Ready(Ok(())),
+                    Poll::Ready(Some(Err(e))) => return Poll::Ready(Err(midway(&e))),
+                    Poll::Ready(Some(Ok(frame))) => {
+                        let Ok(data) = frame.into_data() else { continue };
+                        if let Err(e) = self.keep(&data, decoder, &mut whole) {
+                            return Poll::Ready(Err(e));
                         }
-                    }
-                    if whole.len() as u64 > cap {
-                        return Poll::Ready(Err(Error::AnswerTooLarge { limit: cap }));
                     }
                 }
             }
-        }));
-        read.await??;
+            self.poll_clocks(cx).map(Err)
+        })
+        .await?;
+        decoder.finish()?;
         lease.release(head);
         Ok(whole)
+    }
+
+    /// Adds a part of a plain answer. Each part starts the idle clock anew: some upstreams send white space while
+    /// the model thinks.
+    fn keep(&mut self, data: &[u8], decoder: &mut Decoder, whole: &mut Vec<u8>) -> Result<(), Error> {
+        whole.extend_from_slice(&decoder.decode(data)?);
+        let limit = self.target.max_answer_bytes;
+        if whole.len() as u64 > limit {
+            return Err(Error::AnswerTooLarge { limit });
+        }
+        self.deadline.touch();
+        Ok(())
     }
 
     async fn relay_stream(
@@ -395,10 +410,7 @@ impl<S: Sink> Exchange<'_, S> {
 
     /// True when the terminal marker was seen.
     fn feed(&mut self, data: &[u8], decoder: &mut Decoder) -> Result<bool, Error> {
-        let progress = match decoder.is_identity() {
-            true => self.relay.push(data, &mut self.out)?,
-            false => self.relay.push(&decoder.decode(data)?, &mut self.out)?,
-        };
+        let progress = self.relay.push(&decoder.decode(data)?, &mut self.out)?;
         if progress.events > 0 {
             self.deadline.touch();
             if self.first_event.is_none() {
