@@ -22,8 +22,9 @@ class Result:
     """What became of a case."""
 
     answer: Answer
-    # A request to a healthy upstream, sent while the case ran.
+    # A request to a healthy upstream, sent while the case ran, and one to the same upstream past the gateway.
     neighbour: Answer
+    control: Answer
     # How many upstream connections carried the case, and whether all were closed within a second.
     connections: int
     closed: bool
