@@ -5,6 +5,7 @@ use super::{
     deadline::Clocks,
     guard::{Cidr, Guard},
     pool::Pool,
+    resolve::Lookup,
 };
 use crate::chat::Operation;
 use http::{header::HeaderName, HeaderValue, Uri};
@@ -40,6 +41,7 @@ pub struct Target {
     pub(super) tls: Option<TlsSetup>,
     pub(super) host: String,
     pub(super) port: u16,
+    pub(super) lookup: Lookup,
     pub(super) host_header: HeaderValue,
     // By operation: origin form for HTTP/1.1, absolute for HTTP/2.
     uris: [(Uri, Uri); 4],
@@ -112,6 +114,7 @@ impl Target {
             tls,
             host: url.host,
             port: url.port,
+            lookup: Lookup::default(),
             headers,
             pool_idle_timeout: config.pool_idle_timeout,
             clocks: config.clocks,
