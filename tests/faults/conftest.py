@@ -20,7 +20,7 @@ from processes import Server, gateway
 def open_files() -> None:
     """A thousand clients need two files each, here and in the gateway, which inherits the limit."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    soft = 8192 if hard == resource.RLIM_INFINITY else min(hard, 8192)
+    soft = 16_384 if hard == resource.RLIM_INFINITY else min(hard, 16_384)
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 

@@ -15,6 +15,7 @@ import pytest
 from faults.client import PATHS, Answer, ask, body_for, exchange, read_answer, request_bytes
 from faults.pace import LONGEST
 from faults.rig import BODY_TIMEOUT, MAX_BODY, SOON, Rig
+from processes import Server
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -167,14 +168,17 @@ def wait_until_nothing_is_sent(rig: Rig, nonce: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def unfinished_head(served: object) -> Iterator[tuple[socket.socket, float]]:
-    """A connection that has sent half a head, since the first test of this module."""
-    with socket.create_connection(("127.0.0.1", served.port)) as sock:  # type: ignore[attr-defined]
-        sock.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nX-Slow: ")
-        yield sock, time.monotonic()
+def unfinished_head(served: Server) -> Iterator[tuple[list[socket.socket], float]]:
+    """Connections that have sent half a head, and nothing at all, since the first test of this module."""
+    where = ("127.0.0.1", served.port)
+    with socket.create_connection(where) as half, socket.create_connection(where) as silent:
+        half.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+        yield [half, silent], time.monotonic()
 
 
-def test_an_unfinished_head_bothers_nobody(unfinished_head: tuple[socket.socket, float], rig: Rig) -> None:
+def test_an_unfinished_head_bothers_nobody(
+    unfinished_head: tuple[list[socket.socket], float], rig: Rig
+) -> None:
     assert asyncio.run(ask(rig.port, "chat", body_for("chat", "ok"))).status == 200
 
 
@@ -308,8 +312,9 @@ def test_a_compressed_request_is_415(encoding: str, rig: Rig) -> None:
     assert answer.error["code"] == "unsupported_content_encoding"
 
 
-def test_an_unfinished_head_is_given_up(unfinished_head: tuple[socket.socket, float]) -> None:
+def test_an_unfinished_head_is_given_up(unfinished_head: tuple[list[socket.socket], float]) -> None:
     """Last in the module, as it waits for the server's fixed 30 s."""
-    sock, since = unfinished_head
-    sock.settimeout(max(since + HEADER_TIMEOUT + LONGEST - time.monotonic(), 0.1))
-    assert sock.recv(4096)[:12] in (b"", b"HTTP/1.1 408")
+    sockets, since = unfinished_head
+    for sock in sockets:
+        sock.settimeout(max(since + HEADER_TIMEOUT + LONGEST - time.monotonic(), 0.1))
+        assert sock.recv(4096)[:12] in (b"", b"HTTP/1.1 408")
