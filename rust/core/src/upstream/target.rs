@@ -188,6 +188,9 @@ impl BaseUrl {
             split_port(authority).ok_or("base_url: the port is not a number between 1 and 65535".to_owned())?;
         check_host(host).map_err(|what| format!("base_url: {what}"))?;
         let path = path.trim_end_matches('/').to_owned();
+        if path.ends_with("/chat/completions") {
+            return wrong("leave out /chat/completions, which the gateway adds");
+        }
         let uri_ok = path.is_empty() || path.parse::<http::uri::PathAndQuery>().is_ok();
         if !uri_ok || path.split('/').any(|s| s == "." || s == "..") {
             return wrong("its path is not valid");
@@ -276,6 +279,7 @@ mod tests {
             "http://[::1/v1",
             "http://[::1]x/v1",
             "http://h/../v1",
+            "http://h/v1/chat/completions/",
             "http://-h/",
             "http://h..x/",
             "http://\u{ff11}27.0.0.1/",
