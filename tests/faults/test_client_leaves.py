@@ -188,12 +188,12 @@ def seconds(rig: Rig, answer: Answer) -> float:
 
 
 def slow_body(rig: Rig, pieces: list[bytes], pause: float, length: str) -> Answer:
-    """Send the head, then the pieces with pauses between them, while reading the answer."""
+    """Send the head, then the pieces with pauses between them, while reading until the gateway closes."""
 
     async def run() -> Answer:
         reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
         writer.write(request_bytes(PATHS["chat"], b"", length=length))
-        answer = asyncio.create_task(read_answer(reader))
+        answer = asyncio.create_task(read_answer(reader, linger=True))
         for piece in pieces:
             if answer.done():
                 break
@@ -217,6 +217,7 @@ def test_a_body_that_does_not_come_is_408(pieces: list[bytes], length: str, rig:
     assert answer.status == 408, answer
     assert answer.error["code"] == "request_timeout"
     assert answer.header("connection") == "close"
+    assert answer.closed, "the connection stays open"
     assert seconds(rig, answer) < BODY_TIMEOUT * 2
 
 
