@@ -141,7 +141,10 @@ def assert_neighbour(neighbour: Answer, control: Answer, rig: Rig) -> None:
     assert neighbour.text == TEXT
     assert neighbour.data[-1] == "[DONE]"
     waited = rig.pace.seconds(neighbour.began, neighbour.began + neighbour.seconds)
-    assert waited - control.seconds < 3, f"the neighbour waited {waited:.1f} s"
+    assert waited - control.seconds < 3, (
+        f"the neighbour waited {waited:.1f} s, {neighbour.seconds:.1f} s by the wall; first byte after "
+        f"{neighbour.arrivals[0][0]:.1f} s; past the gateway at most {control.seconds:.1f} s"
+    )
 
 
 # --- what needs more than one request, or a closer look ---------------------------------------------------
