@@ -60,7 +60,8 @@ class PendingReply(NamedTuple):
 class Engine:
     """Starts upstream calls from whichever event loop is running."""
 
-    def __init__(self) -> None:
+    def __init__(self, inline: bool = False) -> None:
+        self._inline = inline
         self._bridges: WeakKeyDictionary[AbstractEventLoop, Bridge] = WeakKeyDictionary()
         # The loop that called last, with its bridge: one comparison instead of a look-up for each request.
         self._last: tuple[AbstractEventLoop, Bridge] | None = None
@@ -119,8 +120,15 @@ class Engine:
     def _attach(self, loop: AbstractEventLoop) -> Bridge:
         bridge = self._bridges.get(loop)
         if bridge is None:
-            bridge = Bridge()
+            bridge = Bridge(self._inline)
             loop.add_reader(bridge.fileno(), bridge.drain)
+            fd = bridge.io_fileno()
+            if fd is not None:
+                loop.add_reader(fd, bridge.turn)
+                def tick() -> None:
+                    bridge.turn()
+                    loop.call_later(0.05, tick)
+                tick()
             self._bridges[loop] = bridge
         self._last = (loop, bridge)
         return bridge

@@ -18,6 +18,7 @@ use pyo3::{
 };
 use sluicegate_core::{
     contain::Contained,
+    inline::Inline,
     launch::launch,
     upstream::{
         exchange::{self, Reply, Sink},
@@ -108,14 +109,29 @@ pub struct Bridge {
     open: Arc<OpenCalls>,
     forks: u32,
     closed: AtomicBool,
+    inline: Option<(Inline, i32)>,
 }
 
 #[pymethods]
 impl Bridge {
     #[new]
-    fn new() -> PyResult<Self> {
+    #[pyo3(signature = (inline = false))]
+    fn new(inline: bool) -> PyResult<Self> {
+        let wake = Arc::new(Wake::new()?);
+        let kick = wake.clone();
+        let inline = match inline {
+            true => {
+                let before = epolls();
+                let inline = Inline::new(move || kick.signal())?;
+                let new: Vec<i32> = epolls().into_iter().filter(|f| !before.contains(f)).collect();
+                let [fd, ..] = new[..] else { return Err(PyRuntimeError::new_err(format!("{new:?}"))) };
+                Some((inline, fd))
+            }
+            false => None,
+        };
         Ok(Bridge {
-            wake: Arc::new(Wake::new()?),
+            inline,
+            wake,
             open: Arc::default(),
             forks: runtime::forks(),
             closed: AtomicBool::new(false),
@@ -131,18 +147,17 @@ impl Bridge {
         self.open.calls.lock().len()
     }
 
-    fn drain(&self, py: Python<'_>) {
-        for completion in self.wake.take() {
-            // One broken callback or panic must not cost the other calls their turn.
-            let settled = catch_unwind(AssertUnwindSafe(|| settle(py, completion)));
-            match settled {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => error.write_unraisable(py, None),
-                Err(_) => PyRuntimeError::new_err("panic while a reply was settled").write_unraisable(py, None),
-            }
-        }
+    fn io_fileno(&self) -> Option<i32> {
+        self.inline.as_ref().map(|i| i.1)
     }
 
+    fn turn(&self, py: Python<'_>) {
+        self.run(py, true)
+    }
+
+    fn drain(&self, py: Python<'_>) {
+        self.run(py, false)
+    }
     #[pyo3(signature = (cause = "client_closed"))]
     fn cancel_all(&self, cause: &str) {
         for cancel in self.open.calls.lock().values() {
@@ -208,18 +223,34 @@ impl Bridge {
             headers: sent,
             clocks,
         };
-        Ok(self.spawn(runtime::handle()?, target, call, future))
+        self.spawn(target, call, future)
     }
 }
 
 impl Bridge {
+    fn run(&self, py: Python<'_>, io: bool) {
+        if let Some((inline, _)) = &self.inline {
+            self.wake.attended.store(true, Ordering::Release);
+            inline.turn(io);
+            self.wake.attended.store(false, Ordering::Release);
+        }
+        for completion in self.wake.take() {
+            // One broken callback or panic must not cost the other calls their turn.
+            let settled = catch_unwind(AssertUnwindSafe(|| settle(py, completion)));
+            match settled {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => error.write_unraisable(py, None),
+                Err(_) => PyRuntimeError::new_err("panic while a reply was settled").write_unraisable(py, None),
+            }
+        }
+    }
+
     fn spawn(
         &self,
-        handle: tokio::runtime::Handle,
         target: Arc<sluicegate_core::upstream::target::Target>,
         call: exchange::Call,
         future: Py<PyAny>,
-    ) -> Call {
+    ) -> PyResult<Call> {
         let cancel = Arc::new(Cancel::default());
         let replied = Arc::new(AtomicBool::new(false));
         let id = self.open.next.fetch_add(1, Ordering::Relaxed);
@@ -238,9 +269,20 @@ impl Bridge {
             }
             open.calls.lock().remove(&id);
         };
-        launch(&handle, Box::pin(task));
-        Call { cancel, replied }
+        match &self.inline {
+            Some((inline, _)) => inline.start(Box::pin(task)),
+            None => launch(&runtime::handle()?, Box::pin(task)),
+        }
+        Ok(Call { cancel, replied })
     }
+}
+
+fn epolls() -> Vec<i32> {
+    let Ok(list) = std::fs::read_dir("/proc/self/fd") else { return Vec::new() };
+    list.flatten()
+        .filter(|e| std::fs::read_link(e.path()).is_ok_and(|l| l.as_os_str() == "anon_inode:[eventpoll]"))
+        .filter_map(|e| e.file_name().to_str()?.parse().ok())
+        .collect()
 }
 
 /// Settles one completion on the loop's thread.

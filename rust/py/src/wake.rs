@@ -30,6 +30,8 @@ pub enum Completion {
 pub struct Wake {
     queue: Mutex<Vec<Completion>>,
     signalled: AtomicBool,
+    // Somebody takes from the queue right after this: no need to tell.
+    pub attended: AtomicBool,
     reader: OwnedFd,
     writer: Option<OwnedFd>,
 }
@@ -37,7 +39,7 @@ pub struct Wake {
 impl Wake {
     pub fn new() -> std::io::Result<Self> {
         let (reader, writer) = descriptor()?;
-        Ok(Wake { queue: Mutex::default(), signalled: AtomicBool::new(false), reader, writer })
+        Ok(Wake { queue: Mutex::default(), signalled: AtomicBool::new(false), attended: AtomicBool::new(false), reader, writer })
     }
 
     pub fn fd(&self) -> RawFd {
@@ -50,12 +52,15 @@ impl Wake {
             queue.push(completion);
             queue.len()
         };
+        if self.attended.load(Ordering::Acquire) {
+            return;
+        }
         if waiting >= AT_ONCE || !defer(self) {
             self.signal();
         }
     }
 
-    fn signal(&self) {
+    pub fn signal(&self) {
         if !self.signalled.swap(true, Ordering::AcqRel) {
             let writer = self.writer.as_ref().unwrap_or(&self.reader);
             // It can only fail when full, and then the loop is being told already.
@@ -65,8 +70,10 @@ impl Wake {
 
     /// Everything that is ready now.
     pub fn take(&self) -> Vec<Completion> {
-        let _ = rustix::io::read(&self.reader, &mut [0u8; 64]);
-        self.signalled.store(false, Ordering::Release);
+        if self.signalled.load(Ordering::Acquire) {
+            let _ = rustix::io::read(&self.reader, &mut [0u8; 64]);
+            self.signalled.store(false, Ordering::Release);
+        }
         std::mem::take(&mut *self.queue.lock())
     }
 }
