@@ -21,6 +21,15 @@ Model = Annotated[str, Meta(min_length=1, max_length=256)]
 
 _ENV_UPSTREAM = "default"
 _KEY_LENGTHS = range(1, 513)
+# msgspec's names for what a value is, in words.
+_KINDS = {
+    "str": "a text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "a table",
+}
 
 
 class SettingsError(Exception):
@@ -141,7 +150,12 @@ class Settings(Struct, frozen=True, kw_only=True):
         """An error of one upstream that shows only when it is built (base URL, header, CIDR, file)."""
         for index, upstream in enumerate(self.upstreams):
             if upstream.name == name and ("upstreams", index) in self.source.lines:
-                return self.source.error(("upstreams", index), message)
+                # The core begins with the field, where one is to blame.
+                field, _, rest = message.partition(": ")
+                known = field in UpstreamConfig.__struct_fields__
+                return self.source.error(
+                    ("upstreams", index, field) if known else ("upstreams", index), rest if known else message
+                )
         return SettingsError(f"upstream {name}: {message}")
 
 
@@ -215,7 +229,12 @@ def _explain(message: str, source: Source) -> SettingsError:
     missing = re.fullmatch(r"Object missing required field `(.*)`", what)
     if missing:
         return source.error(path, f"the key `{missing[1]}` is missing")
-    return source.error(path, what[:1].lower() + what[1:].replace("Expected", "expected"))
+    if "matching regex" in what:
+        return source.error(
+            path, "expected 1 to 64 letters, digits, `.`, `_` or `-`, the first a letter or digit"
+        )
+    plain = re.sub(r"`(\w+)`", lambda kind: _KINDS.get(kind[1], kind[0]), what)
+    return source.error(path, plain[:1].lower() + plain[1:])
 
 
 def _parse_path(text: str) -> KeyPath:

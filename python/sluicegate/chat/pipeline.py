@@ -78,7 +78,7 @@ class Pipeline:
                 reply, candidate = await self._call(job, watch)
                 answer = self._answer(exchange, entry, candidate, reply, watch)
                 # The prompt may be long: it must not stay in memory for as long as its answer streams.
-                del job, reply
+                del job
                 await answer
             finally:
                 watch.stop()
@@ -193,12 +193,7 @@ class Pipeline:
         entry.upstream_model = model
         pending = self._parts.engine.start(upstream.handle, self._operation, body, **options)
         watch.on_gone(pending.call)
-        try:
-            return await pending.future
-        except BaseException:
-            # Not left to the garbage collector: a traceback may keep this frame, and so the call, alive.
-            pending.call.cancel()
-            raise
+        return await pending.reply()
 
     async def _answer(
         self, exchange: Exchange, entry: Entry, candidate: Candidate, reply: "Reply", watch: ClientWatch

@@ -1,8 +1,8 @@
 """Ask upstreams that have no configured list which models they serve, in the background."""
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import Struct
@@ -20,12 +20,18 @@ PERIOD = 300.0
 FIRST_RETRY = 5.0
 # More models than any server has; the list is kept in memory and copied into each answer.
 _MOST_MODELS = 10_000
+# The end of the year 9999: what is beyond is no time in seconds.
+_LAST_SECOND = 253_402_300_799
 
-Learn = Callable[[str, tuple[str, ...] | None], None]
+# Model id → when the upstream says it was made (Unix seconds), or None; in the order of its list.
+Models = Mapping[str, int | None]
+Learn = Callable[[str, Models | None], None]
 
 
 class _Card(Struct):
     id: str
+    # Some servers write a float or a text here: that is no reason to refuse the list.
+    created: Any = None
 
 
 class _List(Struct):
@@ -122,16 +128,25 @@ class Discovery:
         self._learn(upstream.name, None)
         return False
 
-    async def _list(self, upstream: Upstream) -> tuple[tuple[str, ...], str]:
-        """The ids that the upstream lists, or none and the cause."""
+    async def _list(self, upstream: Upstream) -> tuple[Models, str]:
+        """What the upstream lists, or nothing and the cause."""
         reply = await self._engine.call(
             upstream.handle, "models", None, first_event_timeout=LIMIT, total_timeout=LIMIT
         )
         if reply.failure is not None:
-            return (), reply.failure.cause
+            return {}, reply.failure.cause
         try:
             cards = _decoder.decode(reply.body).data
         except msgspec.MsgspecError:
-            return (), "upstream_invalid_answer"
-        ids = dict.fromkeys(card.id for card in cards[:_MOST_MODELS] if card.id.isprintable() and card.id)
-        return tuple(ids), "upstream_empty"
+            return {}, "upstream_invalid_answer"
+        models: dict[str, int | None] = {}
+        for card in cards[:_MOST_MODELS]:
+            if card.id and card.id.isprintable():
+                models.setdefault(card.id, _seconds(card.created))
+        return models, "upstream_empty"
+
+
+def _seconds(created: Any) -> int | None:
+    # Not isinstance: `true` is no time.
+    is_time = type(created) in (int, float) and 0 < created <= _LAST_SECOND
+    return int(created) if is_time else None

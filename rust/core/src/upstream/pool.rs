@@ -28,8 +28,8 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// The head of a response may be this long; it is also the largest read, and so a part of what a client that does
-/// not read can make us hold.
+/// The largest read, and so a part of what a client that does not read can make us hold. A head that does not end
+/// within two of them is refused while it is read; `response.rs` has the exact limit.
 const READ_BUFFER: usize = 32 * 1024;
 /// More headers than this are a flood.
 const HEADERS_MAX: usize = 100;
@@ -208,6 +208,10 @@ impl Lease {
 
     /// The answer was read to its end: keep the connection where both sides agree to that.
     pub fn release(mut self, head: &HeaderMap) {
+        // A stream of HTTP/2 is given back by dropping it.
+        if self.is_h2() {
+            return;
+        }
         let keep = keep_for(head, self.target.pool_idle_timeout);
         if let Transport::H1(mut h1) = std::mem::replace(&mut self.transport, Transport::Released) {
             if h1.is_usable() {
