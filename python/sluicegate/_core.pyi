@@ -188,10 +188,18 @@ class Call:
 
 @final
 class Bridge:
-    """Completions of one event loop: watch `fileno()` with `add_reader(fd, drain)`."""
+    """Completions of one event loop: watch `fileno()` with `add_reader(fd, drain)`.
 
-    def __init__(self) -> None: ...
+    With `inline`, calls run on the thread of that loop, where the system allows it. Then `reactor_fileno()` is a
+    descriptor to watch with `add_reader(fd, turn)`, and while calls are open `turn()` has to be called now and then
+    for their clocks. Where it is None, they have a thread of their own all the same.
+    """
+
+    def __init__(self, *, inline: bool = False) -> None: ...
     def fileno(self) -> int: ...
+    def reactor_fileno(self) -> int | None: ...
+    def turn(self) -> None:
+        """Let the calls of this thread go on, and settle what is ready. Never waits, never raises."""
     def drain(self) -> None:
         """Settle everything that is ready. Never raises."""
     def cancel_all(self, cause: Literal["client_closed", "server_shutdown"] = "client_closed") -> None:

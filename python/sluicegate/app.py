@@ -44,7 +44,7 @@ class Gateway:
     def __init__(self, settings: Settings, started: int | None = None) -> None:
         server = settings.server
         self._log = Log(access=server.access_log)
-        self._engine = core.Engine(inline=not __import__('os').environ.get('NOINLINE'))
+        self._engine = core.Engine(inline=True)
         upstreams = [Upstream(config, connect(settings, config)) for config in settings.upstreams]
         sources = [Source(u, u.name, u.config.models, u.config.aliases) for u in upstreams]
         created = wall_seconds() if started is None else started

@@ -1,6 +1,7 @@
 //! The bridge between tokio and one asyncio loop: the only file that knows asyncio's futures.
 
 use crate::{
+    reactor::Reactor,
     runtime,
     stream::{Link, Stream},
     upstream::{operation, Upstream},
@@ -18,7 +19,6 @@ use pyo3::{
 };
 use sluicegate_core::{
     contain::Contained,
-    inline::Inline,
     launch::launch,
     upstream::{
         exchange::{self, Reply, Sink},
@@ -28,6 +28,7 @@ use sluicegate_core::{
 };
 use std::{
     collections::HashMap,
+    mem::ManuallyDrop,
     panic::{catch_unwind, AssertUnwindSafe},
     sync::{
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -109,32 +110,25 @@ pub struct Bridge {
     open: Arc<OpenCalls>,
     forks: u32,
     closed: AtomicBool,
-    inline: Option<(Inline, i32)>,
+    // Leaked after a fork: dropping it would take the parent's sockets out of the epoll set that both share.
+    reactor: ManuallyDrop<Option<Reactor>>,
 }
 
 #[pymethods]
 impl Bridge {
+    /// With `inline`, calls run on the loop's own thread where the system allows it: see `reactor_fileno`.
     #[new]
-    #[pyo3(signature = (inline = false))]
-    fn new(inline: bool) -> PyResult<Self> {
+    #[pyo3(signature = (*, inline = false))]
+    fn new(py: Python<'_>, inline: bool) -> PyResult<Self> {
         let wake = Arc::new(Wake::new()?);
         let kick = wake.clone();
-        let inline = match inline {
-            true => {
-                let before = epolls();
-                let inline = Inline::new(move || kick.signal())?;
-                let new: Vec<i32> = epolls().into_iter().filter(|f| !before.contains(f)).collect();
-                let [fd, ..] = new[..] else { return Err(PyRuntimeError::new_err(format!("{new:?}"))) };
-                Some((inline, fd))
-            }
-            false => None,
-        };
+        let reactor = if inline { Reactor::new(py, move || kick.signal())? } else { None };
         Ok(Bridge {
-            inline,
             wake,
             open: Arc::default(),
             forks: runtime::forks(),
             closed: AtomicBool::new(false),
+            reactor: ManuallyDrop::new(reactor),
         })
     }
 
@@ -147,16 +141,20 @@ impl Bridge {
         self.open.calls.lock().len()
     }
 
-    fn io_fileno(&self) -> Option<i32> {
-        self.inline.as_ref().map(|i| i.1)
+    fn reactor_fileno(&self) -> Option<i32> {
+        self.reactor.as_ref().map(|r| r.fd)
     }
 
+    /// The reactor has something, or a timer may be due.
     fn turn(&self, py: Python<'_>) {
-        self.run(py, true)
+        self.run_calls(true);
+        self.settle_all(py);
     }
 
     fn drain(&self, py: Python<'_>) {
-        self.run(py, false)
+        self.wake.hear();
+        self.run_calls(false);
+        self.settle_all(py);
     }
     #[pyo3(signature = (cause = "client_closed"))]
     fn cancel_all(&self, cause: &str) {
@@ -228,12 +226,16 @@ impl Bridge {
 }
 
 impl Bridge {
-    fn run(&self, py: Python<'_>, io: bool) {
-        if let Some((inline, _)) = &self.inline {
-            self.wake.attended.store(true, Ordering::Release);
-            inline.turn(io);
-            self.wake.attended.store(false, Ordering::Release);
+    /// What the calls of this thread have to say is settled right after: no need to tell the loop.
+    fn run_calls(&self, io: bool) {
+        if let Some(reactor) = &*self.reactor {
+            self.wake.attended(true);
+            reactor.inline.turn(io);
+            self.wake.attended(false);
         }
+    }
+
+    fn settle_all(&self, py: Python<'_>) {
         for completion in self.wake.take() {
             // One broken callback or panic must not cost the other calls their turn.
             let settled = catch_unwind(AssertUnwindSafe(|| settle(py, completion)));
@@ -269,20 +271,20 @@ impl Bridge {
             }
             open.calls.lock().remove(&id);
         };
-        match &self.inline {
-            Some((inline, _)) => inline.start(Box::pin(task)),
+        match &*self.reactor {
+            Some(reactor) => reactor.inline.start(Box::pin(task)),
             None => launch(&runtime::handle()?, Box::pin(task)),
         }
         Ok(Call { cancel, replied })
     }
 }
 
-fn epolls() -> Vec<i32> {
-    let Ok(list) = std::fs::read_dir("/proc/self/fd") else { return Vec::new() };
-    list.flatten()
-        .filter(|e| std::fs::read_link(e.path()).is_ok_and(|l| l.as_os_str() == "anon_inode:[eventpoll]"))
-        .filter_map(|e| e.file_name().to_str()?.parse().ok())
-        .collect()
+impl Drop for Bridge {
+    fn drop(&mut self) {
+        if self.forks == runtime::forks() {
+            drop(self.reactor.take());
+        }
+    }
 }
 
 /// Settles one completion on the loop's thread.

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod bridge;
+mod reactor;
 mod request;
 mod runtime;
 mod stream;
