@@ -10,6 +10,7 @@ pub mod json;
 pub mod launch;
 pub mod relay;
 pub mod sse;
+pub mod tokens;
 pub mod upstream;
 
 pub use error::Error;
