@@ -3,13 +3,19 @@
 //! The way of a text: `split.rs` finds its pieces, `cache.rs` knows most of them, `vocab.rs` knows which ones are
 //! tokens, `bpe.rs` encodes the rest. `docs/adr/0004-tokens.md` has the reasons and figures.
 
+pub mod batch;
 mod bpe;
 mod cache;
+pub mod chat;
 mod class;
+pub mod counter;
+pub mod cut;
 mod encoding;
+pub mod hugging_face;
 mod model;
 mod special;
 mod split;
+pub mod tokenizer;
 mod vocab;
 
 pub use encoding::Encoding;
