@@ -182,7 +182,9 @@ impl Tokenizer {
                     FileError::Io(io) => PyOSError::new_err((io.raw_os_error(), io.to_string(), name.to_owned())),
                     other => PyValueError::new_err(format!("{name} {other}")),
                 }),
-                false => core::tokenizer::Tokenizer::bundled(name).map_err(|error| PyValueError::new_err(error.to_string())),
+                false => {
+                    core::tokenizer::Tokenizer::bundled(name).map_err(|error| PyValueError::new_err(error.to_string()))
+                }
             })
         });
         Ok(Tokenizer { inner: made?? })
@@ -251,11 +253,7 @@ impl Tokenizer {
     }
 
     #[pyo3(signature = (texts, *, num_threads = None))]
-    fn encode_ordinary_batch(
-        &self,
-        texts: &Bound<'_, PyAny>,
-        num_threads: Option<usize>,
-    ) -> PyResult<Vec<Vec<u32>>> {
+    fn encode_ordinary_batch(&self, texts: &Bound<'_, PyAny>, num_threads: Option<usize>) -> PyResult<Vec<Vec<u32>>> {
         self.encode_batch(texts, num_threads, None, None)
     }
 
@@ -342,7 +340,8 @@ impl Tokenizer {
             cut::SplitError::Token(error) => raised(error),
             other => PyValueError::new_err(other.to_string()),
         };
-        let chunks = run(text.py(), utf8.len(), fail, |stop| cut::split(&self.inner, &utf8, max_tokens, overlap, stop))?;
+        let chunks =
+            run(text.py(), utf8.len(), fail, |stop| cut::split(&self.inner, &utf8, max_tokens, overlap, stop))?;
         PyList::new(text.py(), chunks.into_iter().map(|chunk| &utf8[chunk]))
     }
 }

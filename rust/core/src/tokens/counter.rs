@@ -9,8 +9,8 @@ const OPEN: usize = 16;
 
 /// Counts what it is fed as one text.
 ///
-/// Pieces far enough back can never change, so only the end is kept: about a kilobyte of ordinary text, and the
-/// whole of a run that has no break in it. Of a tokenizer from a file, whose rules can be any, all text is kept.
+/// Pieces far enough back can never change, so only the end is kept: about a kilobyte of ordinary text, and up to
+/// twice the length of a run that has no break in it. Of a tokenizer from a file, whose rules can be any, all text is kept.
 #[derive(Clone)]
 pub struct Counter {
     tokenizer: Tokenizer,
@@ -34,8 +34,11 @@ impl Counter {
         Ok(())
     }
 
-    /// The tokens of all parts joined.
-    pub fn total(&self) -> Result<usize, TokenError> {
+    /// The tokens of all parts joined. Takes as long as what is kept is long.
+    pub fn total(&mut self) -> Result<usize, TokenError> {
+        if self.open.len() >= STEP {
+            self.settle()?;
+        }
         Ok(self.settled + self.tokenizer.count(&self.open, &mut || false)?)
     }
 

@@ -31,7 +31,9 @@ impl fmt::Display for SplitError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             SplitError::Token(error) => error.fmt(f),
-            SplitError::Character(at) => write!(f, "the character at byte {at} alone has more tokens than a chunk may have"),
+            SplitError::Character(at) => {
+                write!(f, "the character at byte {at} alone has more tokens than a chunk may have")
+            }
         }
     }
 }
@@ -155,7 +157,8 @@ fn floor(text: &str, at: usize) -> usize {
 fn certain_start(text: &str, from: usize) -> usize {
     let bytes = &text.as_bytes()[from..];
     let near = &bytes[..bytes.len().min(4096)];
-    let letters = |window: &[u8]| window[0].is_ascii_alphabetic() && window[1] == b' ' && window[2].is_ascii_alphabetic();
+    let letters =
+        |window: &[u8]| window[0].is_ascii_alphabetic() && window[1] == b' ' && window[2].is_ascii_alphabetic();
     match near.windows(3).position(letters) {
         Some(at) => from + at + 1,
         None => floor(text, from),

@@ -27,7 +27,9 @@ impl fmt::Display for FileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             FileError::Io(error) => write!(f, "cannot be read: {error}"),
-            FileError::TooLong(bytes) => write!(f, "is {bytes} bytes long, a tokenizer.json has at most {MAX_FILE_BYTES}"),
+            FileError::TooLong(bytes) => {
+                write!(f, "is {bytes} bytes long, a tokenizer.json has at most {MAX_FILE_BYTES}")
+            }
             FileError::Format(why) => write!(f, "is not a tokenizer.json that can be used: {why}"),
         }
     }

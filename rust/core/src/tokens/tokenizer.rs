@@ -101,7 +101,9 @@ impl Tokenizer {
                 encoding.encode_ordinary(text, out);
                 Ok(())
             }
-            Tokenizer::Encoding(encoding) => encoding.encode_ordinary_until(text, out, stop).map_err(|_| TokenError::Stopped),
+            Tokenizer::Encoding(encoding) => {
+                encoding.encode_ordinary_until(text, out, stop).map_err(|_| TokenError::Stopped)
+            }
             Tokenizer::File(file) => {
                 let encode = |file: &FileTokenizer, text: &str| {
                     let mut ids = Vec::new();
@@ -141,7 +143,11 @@ impl Tokenizer {
     }
 
     /// The first of these special tokens in a text, and where it stands.
-    pub fn find_special<'s>(&self, text: &'s str, which: &AllowedSpecial) -> Result<Option<(usize, &'s str)>, TokenError> {
+    pub fn find_special<'s>(
+        &self,
+        text: &'s str,
+        which: &AllowedSpecial,
+    ) -> Result<Option<(usize, &'s str)>, TokenError> {
         let file = match self {
             Tokenizer::Encoding(encoding) => {
                 return Ok(encoding.find_special(text, which).map(|(range, _)| (range.start, &text[range])))
@@ -153,7 +159,8 @@ impl Tokenizer {
             AllowedSpecial::All => true,
             AllowedSpecial::Only(texts) => texts.contains(token),
         };
-        let found = finder(file.special_tokens().iter().map(|(token, _)| token).filter(|token| named(token)))?.find(text);
+        let found =
+            finder(file.special_tokens().iter().map(|(token, _)| token).filter(|token| named(token)))?.find(text);
         Ok(found.map(|found| (found.start(), &text[found.range()])))
     }
 
@@ -175,7 +182,9 @@ impl Tokenizer {
     /// The bytes of tokens, joined.
     pub fn decode(&self, tokens: &[u32], out: &mut Vec<u8>) -> Result<(), TokenError> {
         match self {
-            Tokenizer::Encoding(encoding) => encoding.decode_bytes(tokens, out).map_err(|unknown| TokenError::UnknownToken(unknown.token)),
+            Tokenizer::Encoding(encoding) => {
+                encoding.decode_bytes(tokens, out).map_err(|unknown| TokenError::UnknownToken(unknown.token))
+            }
             Tokenizer::File(file) => file.decode(tokens, out),
         }
     }

@@ -166,11 +166,14 @@ mod tests {
 
     #[test]
     fn what_is_no_image_has_no_size() {
-        for bytes in [&b""[..], b"\xff\xd8", b"\xff\xd8\xff\xda\0\0", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"RIFF", b"%PDF-1.7"]
+        for bytes in
+            [&b""[..], b"\xff\xd8", b"\xff\xd8\xff\xda\0\0", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"RIFF", b"%PDF-1.7"]
         {
             assert_eq!(size_of_data_url(&url(bytes)), None, "{bytes:?}");
         }
-        for text in ["", "data:", "data:image/png,abc", "https://example.com/a.png", "data:image/png;base64,%%%%", "dätä:"] {
+        for text in
+            ["", "data:", "data:image/png,abc", "https://example.com/a.png", "data:image/png;base64,%%%%", "dätä:"]
+        {
             assert_eq!(size_of_data_url(text), None, "{text}");
         }
     }
