@@ -4,13 +4,19 @@
 //! tokens, `bpe.rs` encodes the rest. `docs/adr/0004-tokens.md` has the reasons and figures.
 
 mod bpe;
+mod bridges;
 mod cache;
 mod class;
 mod encoding;
 mod model;
+mod prefetch;
+mod scan;
+mod seen;
 mod special;
 mod split;
 mod vocab;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 pub use encoding::Encoding;
 pub use model::encoding_name_for_model;
@@ -18,6 +24,7 @@ pub use special::AllowedSpecial;
 
 use cache::Caches;
 use encoding::Core;
+use seen::Seen;
 use special::SpecialTokens;
 use split::Pattern;
 use std::{fmt, sync::OnceLock};
@@ -105,6 +112,7 @@ fn core(name: &str) -> &'static Core {
         vocabulary: Vocabulary::read(packed).expect("the bundled vocabulary is complete"),
         pattern,
         caches: Caches::new(),
+        seen: Seen::new(),
     })
 }
 
