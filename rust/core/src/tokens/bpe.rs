@@ -6,30 +6,162 @@
 //! earlier. Time is linear in the piece, whatever its bytes are.
 
 use super::{
+    bridges::length_after,
     vocab::{Vocabulary, NONE},
     Stopped,
 };
 use std::{cmp::Reverse, collections::BinaryHeap};
 
-/// What is encoded at once. It is twice the longest token, and small enough that looking for the lowest rank in the
-/// whole window is cheaper than a heap.
-const WINDOW: usize = 256;
-/// Tokens that begin in the last bytes of a window are encoded again, with what follows them. It only saves windows
+/// What is encoded at once: as long as the longest token, and so short that looking for the lowest rank in all of it
+/// is cheaper than a heap.
+const WINDOW: usize = 128;
+/// Tokens that end in the last bytes of a window are encoded again, with what follows them. It only saves windows
 /// that turn out to start at a wrong place.
-const MARGIN: usize = 32;
+const MARGIN: usize = 16;
 /// How many tokens of a long piece a count keeps, to be able to go back.
 const KEPT: usize = 4096;
 
 /// The working memory of the encoder, reused from piece to piece.
-#[derive(Default)]
 pub(super) struct Merger {
     /// The tokens of the last piece or window.
     tokens: Vec<u32>,
-    /// What each token and the one after it join to.
-    ranks: Vec<u32>,
-    heap: BinaryHeap<Reverse<(u32, u32)>>,
     /// The bytes `tokens` was made from, where it was a window.
     window: Vec<u8>,
+    places: Box<Places>,
+    heap: BinaryHeap<Reverse<(u32, u32)>>,
+}
+
+/// A window being joined: tokens stay at the place of their first byte, linked to their neighbours. 256 places for
+/// at most 128 bytes, so that a `u8` is always in bounds.
+struct Places {
+    tokens: [u32; 256],
+    /// For each place with a token: what it and the next one join to, and below it the place: the lowest is the next
+    /// to join, the leftmost first.
+    joins: [i32; 256],
+    next: [u8; 256],
+    previous: [u8; 256],
+}
+
+const PLACE_BITS: u32 = 8;
+/// "Joins to nothing."
+const NO_JOIN: i32 = i32::MAX;
+const NO_PLACE: u8 = u8::MAX;
+
+impl Default for Merger {
+    fn default() -> Self {
+        let places = Places { tokens: [0; 256], joins: [0; 256], next: [0; 256], previous: [0; 256] };
+        Self { tokens: Vec::new(), window: Vec::new(), places: Box::new(places), heap: BinaryHeap::new() }
+    }
+}
+
+impl Places {
+    /// Joins the bytes of a piece of at most [`WINDOW`] bytes and appends its tokens to `out`.
+    fn merge(&mut self, vocabulary: &Vocabulary, bytes: &[u8], out: &mut Vec<u32>) {
+        let count = match std::str::from_utf8(bytes) {
+            Ok(text) if !text.is_ascii() => self.place_characters(vocabulary, text),
+            _ => self.place_bytes(vocabulary, bytes),
+        };
+        for at in 0..count {
+            self.next[at as usize] = at + 1;
+            self.previous[at as usize] = at.wrapping_sub(1);
+        }
+        // The joins are looked through eight at a time.
+        let padded = usize::from(count).next_multiple_of(8);
+        self.joins[usize::from(count) - 1..padded].fill(NO_JOIN);
+        loop {
+            let lowest = self.joins[..padded].iter().copied().fold(NO_JOIN, i32::min);
+            if lowest == NO_JOIN {
+                break;
+            }
+            self.join(vocabulary, lowest, count);
+        }
+        let mut at = 0;
+        while at < count {
+            out.push(self.tokens[at as usize]);
+            at = self.next[at as usize];
+        }
+    }
+
+    #[allow(clippy::cast_possible_truncation)]
+    fn place_bytes(&mut self, vocabulary: &Vocabulary, bytes: &[u8]) -> u8 {
+        for (at, pair) in (0..).zip(bytes.windows(2)) {
+            self.joins[at as usize] = join_at(vocabulary.join_bytes(pair[0], pair[1]), at);
+        }
+        for (there, &byte) in self.tokens.iter_mut().zip(bytes) {
+            *there = vocabulary.byte(byte);
+        }
+        bytes.len() as u8
+    }
+
+    /// Begins with whole characters instead of bytes, which spares half of the joins or more outside ASCII.
+    ///
+    /// Where no token spans a place with only a part of a character beside it, nothing joins across it before both
+    /// characters are whole. And a rank is always higher than those of its two halves, so the joins come in the order
+    /// of the ranks: making a character whole early changes nothing that comes before it. A character at any other
+    /// place, or one that is no token, begins as its bytes.
+    #[allow(clippy::cast_possible_truncation)]
+    fn place_characters(&mut self, vocabulary: &Vocabulary, text: &str) -> u8 {
+        let bytes = text.as_bytes();
+        let mut count = 0;
+        let mut at = 0;
+        let mut apart_before = true;
+        while at < bytes.len() {
+            let end = at + length_after(bytes[at]);
+            let apart = end == bytes.len() || !vocabulary.bridges.spans_in_parts(bytes[end - 1], bytes[end]);
+            let whole = if apart && apart_before { vocabulary.character(&bytes[at..end]) } else { NONE };
+            if whole == NONE {
+                for &byte in &bytes[at..end] {
+                    self.place(vocabulary, count, vocabulary.byte(byte));
+                    count += 1;
+                }
+            } else {
+                self.place(vocabulary, count, whole);
+                count += 1;
+            }
+            apart_before = apart;
+            at = end;
+        }
+        count as u8
+    }
+
+    #[inline(always)]
+    #[allow(clippy::cast_possible_truncation)]
+    fn place(&mut self, vocabulary: &Vocabulary, at: usize, token: u32) {
+        self.tokens[at] = token;
+        if at > 0 {
+            self.joins[at - 1] = join_at(vocabulary.join(self.tokens[at - 1], token), at as u8 - 1);
+        }
+    }
+
+    #[inline(always)]
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    fn join(&mut self, vocabulary: &Vocabulary, lowest: i32, count: u8) {
+        let at = lowest as u8;
+        let token = (lowest >> PLACE_BITS) as u32;
+        let gone = self.next[at as usize];
+        let after = self.next[gone as usize];
+        self.tokens[at as usize] = token;
+        self.joins[gone as usize] = NO_JOIN;
+        self.next[at as usize] = after;
+        self.previous[after as usize] = at;
+        self.joins[at as usize] =
+            if after < count { join_at(vocabulary.join(token, self.tokens[after as usize]), at) } else { NO_JOIN };
+        let before = self.previous[at as usize];
+        if before != NO_PLACE {
+            self.joins[before as usize] = join_at(vocabulary.join(self.tokens[before as usize], token), before);
+        }
+    }
+}
+
+/// A rank and its place as one number, in the order of joining.
+#[inline(always)]
+#[allow(clippy::cast_possible_wrap)]
+fn join_at(rank: u32, place: u8) -> i32 {
+    if rank == NONE {
+        NO_JOIN
+    } else {
+        (rank << PLACE_BITS | u32::from(place)) as i32
+    }
 }
 
 /// What to do with the tokens of a long piece.
@@ -151,39 +283,20 @@ impl Merger {
 
     fn merge(&mut self, vocabulary: &Vocabulary, bytes: &[u8]) {
         self.tokens.clear();
-        self.tokens.extend(bytes.iter().map(|&byte| vocabulary.byte(byte)));
-        self.ranks.clear();
-        self.ranks.extend(bytes.windows(2).map(|pair| vocabulary.join_bytes(pair[0], pair[1])));
-        self.ranks.push(NONE);
         if bytes.len() <= WINDOW {
-            self.merge_in_place(vocabulary);
+            self.places.merge(vocabulary, bytes, &mut self.tokens);
         } else {
-            self.merge_by_heap(vocabulary);
-        }
-    }
-
-    fn merge_in_place(&mut self, vocabulary: &Vocabulary) {
-        let (tokens, ranks) = (&mut self.tokens, &mut self.ranks);
-        loop {
-            let lowest = ranks.iter().copied().fold(NONE, u32::min);
-            if lowest == NONE {
-                return;
-            }
-            let Some(at) = ranks.iter().position(|&rank| rank == lowest) else { return };
-            tokens[at] = lowest;
-            tokens.remove(at + 1);
-            ranks.remove(at + 1);
-            ranks[at] = tokens.get(at + 1).map_or(NONE, |&right| vocabulary.join(lowest, right));
-            if at > 0 {
-                ranks[at - 1] = vocabulary.join(tokens[at - 1], lowest);
-            }
+            self.merge_by_heap(vocabulary, bytes);
         }
     }
 
     /// The same for windows that had to grow: O(n log n). Joined places are marked with [`NONE`] and dropped at the end.
     #[allow(clippy::cast_possible_truncation)]
-    fn merge_by_heap(&mut self, vocabulary: &Vocabulary) {
-        let (tokens, ranks) = (&mut self.tokens, &mut self.ranks);
+    fn merge_by_heap(&mut self, vocabulary: &Vocabulary, bytes: &[u8]) {
+        let tokens = &mut self.tokens;
+        tokens.extend(bytes.iter().map(|&byte| vocabulary.byte(byte)));
+        let mut ranks: Vec<u32> = bytes.windows(2).map(|pair| vocabulary.join_bytes(pair[0], pair[1])).collect();
+        ranks.push(NONE);
         let count = tokens.len();
         let mut next: Vec<u32> = (1..=count as u32).collect();
         let mut previous: Vec<u32> = (0..count as u32).map(|at| at.wrapping_sub(1)).collect();

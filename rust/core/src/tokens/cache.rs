@@ -11,73 +11,88 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-/// 2^15 entries of 32 bytes: 1 MiB. The keys, which are all that counting reads, stay in the second-level cache.
-const SLOT_BITS: u32 = 15;
-const SLOTS: usize = 1 << SLOT_BITS;
+/// 2^15 sets of two entries of 24 bytes: 1.5 MiB. The keys, which are all that counting reads, are 1 MiB of them.
+const SET_BITS: u32 = 15;
+const SETS: usize = 1 << SET_BITS;
 /// The number of tokens stands above the length, in the four highest bits of a key.
 const COUNT_SHIFT: u32 = 124;
 const COUNT: u128 = 0xF << COUNT_SHIFT;
 const MAX_COUNT: usize = 0xF;
-/// Ids have 18 bits: seven of them fit in an entry. A piece of more tokens is cached for counting only.
+/// Ids have 18 bits: three of them fit in an entry. A piece of more tokens is cached for counting only.
 const ID_BITS: u32 = 18;
-pub(super) const MAX_IDS: usize = 7;
+const MAX_IDS: usize = 3;
 
-/// The cache of one thread for one vocabulary, direct-mapped, and the working memory for what is not in it.
+/// The cache of one thread for one vocabulary, and the working memory for what is not in it.
 pub(super) struct Cache {
-    keys: Box<[u128; SLOTS]>,
-    ids: Box<[u128; SLOTS]>,
+    keys: Box<[[u128; 2]; SETS]>,
+    ids: Box<[[u64; 2]; SETS]>,
     pub(super) merger: Merger,
 }
 
-/// What is known of a piece: how many tokens it has and, if they are at most [`MAX_IDS`], their ids.
+/// Where a piece is in the cache, and how many tokens it has.
 #[derive(Clone, Copy)]
 pub(super) struct Known {
     pub(super) count: usize,
-    slot: usize,
+    set: usize,
+    way: usize,
 }
 
 impl Cache {
     fn new() -> Self {
-        Self { keys: zeroed(), ids: zeroed(), merger: Merger::default() }
+        Self { keys: filled([0; 2]), ids: filled([0; 2]), merger: Merger::default() }
     }
 
     #[inline(always)]
     pub(super) fn get(&self, key: Key) -> Option<Known> {
-        let slot = slot(key);
-        let there = self.keys[slot];
-        ((there ^ key) & !COUNT == 0).then_some(Known { count: (there >> COUNT_SHIFT) as usize, slot })
-    }
-
-    /// Appends the ids of a known piece with at most [`MAX_IDS`] tokens.
-    #[inline(always)]
-    pub(super) fn append(&self, known: Known, out: &mut Vec<u32>) {
-        let mut packed = self.ids[known.slot];
-        for _ in 0..known.count {
-            out.push(packed as u32 & ((1 << ID_BITS) - 1));
-            packed >>= ID_BITS;
+        let set = set(key);
+        let [first, second] = self.keys[set];
+        if (first ^ key) & !COUNT == 0 {
+            return Some(Known { count: (first >> COUNT_SHIFT) as usize, set, way: 0 });
         }
+        ((second ^ key) & !COUNT == 0).then_some(Known { count: (second >> COUNT_SHIFT) as usize, set, way: 1 })
     }
 
+    /// Appends the ids of a known piece; `false` if they are too many to be here.
+    #[inline(always)]
+    pub(super) fn append(&self, known: Known, out: &mut Vec<u32>) -> bool {
+        let packed = self.ids[known.set][known.way];
+        let id = |at: u32| (packed >> (at * ID_BITS)) as u32 & ((1 << ID_BITS) - 1);
+        match known.count {
+            1 => out.push(id(0)),
+            2 => out.extend_from_slice(&[id(0), id(1)]),
+            MAX_IDS => out.extend_from_slice(&[id(0), id(1), id(2)]),
+            _ => return false,
+        }
+        true
+    }
+
+    /// Keeps a piece; the older of the two in its set makes room.
     pub(super) fn put(&mut self, key: Key, ids: &[u32]) {
         if ids.len() > MAX_COUNT {
             return;
         }
-        let slot = slot(key);
-        self.keys[slot] = key | (ids.len() as u128) << COUNT_SHIFT;
-        self.ids[slot] = ids.iter().take(MAX_IDS).rev().fold(0, |packed, &id| packed << ID_BITS | u128::from(id));
+        let set = set(key);
+        let ids_there = &mut self.ids[set];
+        let keys_there = &mut self.keys[set];
+        if (keys_there[0] ^ key) & !COUNT != 0 {
+            keys_there[1] = keys_there[0];
+            ids_there[1] = ids_there[0];
+        }
+        keys_there[0] = key | (ids.len() as u128) << COUNT_SHIFT;
+        ids_there[0] = ids.iter().take(MAX_IDS).rev().fold(0, |packed, &id| packed << ID_BITS | u64::from(id));
     }
 }
 
 #[inline(always)]
-fn slot(key: Key) -> usize {
-    (hash(key) >> (64 - SLOT_BITS)) as usize
+fn set(key: Key) -> usize {
+    (hash(key) >> (64 - SET_BITS)) as usize
 }
 
-fn zeroed() -> Box<[u128; SLOTS]> {
+fn filled<T: Copy>(value: T) -> Box<[T; SETS]> {
     // From a vector, so that a megabyte never lies on the stack; the length is right, so the first arm is the one.
-    match vec![0; SLOTS].into_boxed_slice().try_into() {
+    match vec![value; SETS].into_boxed_slice().try_into() {
         Ok(table) => table,
-        Err(_) => Box::new([0; SLOTS]),
+        Err(_) => Box::new([value; SETS]),
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub mod batch;
 mod bpe;
+mod bridges;
 mod cache;
 pub mod chat;
 mod class;
@@ -13,10 +14,15 @@ pub mod cut;
 mod encoding;
 pub mod hugging_face;
 mod model;
+mod prefetch;
+mod scan;
+mod seen;
 mod special;
 mod split;
 pub mod tokenizer;
 mod vocab;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 pub use encoding::Encoding;
 pub use model::encoding_name_for_model;
@@ -24,6 +30,7 @@ pub use special::AllowedSpecial;
 
 use cache::Caches;
 use encoding::Core;
+use seen::Seen;
 use special::SpecialTokens;
 use split::Pattern;
 use std::{fmt, sync::OnceLock};
@@ -111,6 +118,7 @@ fn core(name: &str) -> &'static Core {
         vocabulary: Vocabulary::read(packed).expect("the bundled vocabulary is complete"),
         pattern,
         caches: Caches::new(),
+        seen: Seen::new(),
     })
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Built at the first use from the bundled file (its format: `scripts/vocabulary`), read-only afterwards.
 
+use super::{bridges::Bridges, prefetch::prefetch};
 use flate2::{Decompress, FlushDecompress, Status};
 
 /// A piece of at most 15 bytes as one number: its bytes, and its length in the highest byte.
@@ -106,7 +107,7 @@ struct LongTokens {
 }
 
 /// A hash of at least 16 bytes: the first 15, the last 15 and the length.
-fn long_hash(bytes: &[u8]) -> u64 {
+pub(super) fn long_hash(bytes: &[u8]) -> u64 {
     let ends = hash(key(bytes, 0, KEY_BYTES)) ^ hash(key(bytes, bytes.len() - KEY_BYTES, KEY_BYTES)).rotate_left(17);
     (ends ^ bytes.len() as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15)
 }
@@ -118,12 +119,19 @@ struct Pairs {
     /// left << 36 | right << 18 | joined; 0 is free, because no pair joins to token 0.
     slots: Vec<u64>,
     shift: u32,
+    /// One bit for each pair, by hash: most pairs that are asked for do not join, and 256 KiB stay near.
+    filter: Vec<u64>,
 }
 
 impl Pairs {
     fn with_room_for(count: usize) -> Self {
         let slots = (count * 2).next_power_of_two().max(2);
-        Self { bytes: vec![NONE; 1 << 16], slots: vec![0; slots], shift: 64 - slots.trailing_zeros() }
+        Self {
+            bytes: vec![NONE; 1 << 16],
+            slots: vec![0; slots],
+            shift: 64 - slots.trailing_zeros(),
+            filter: vec![0; 1 << (FILTER_BITS - 6)],
+        }
     }
 
     #[inline]
@@ -133,6 +141,8 @@ impl Pairs {
 
     fn insert(&mut self, left: u32, right: u32, joined: u32) {
         let pair = u64::from(left) << ID_BITS | u64::from(right);
+        let bit = filter_bit(pair);
+        self.filter[bit >> 6] |= 1 << (bit & 63);
         let mut at = self.slot(pair);
         while self.slots[at] != 0 {
             at = (at + 1) & (self.slots.len() - 1);
@@ -144,6 +154,10 @@ impl Pairs {
     #[allow(clippy::cast_possible_truncation)]
     fn get(&self, left: u32, right: u32) -> u32 {
         let pair = u64::from(left) << ID_BITS | u64::from(right);
+        let bit = filter_bit(pair);
+        if self.filter[bit >> 6] >> (bit & 63) & 1 == 0 {
+            return NONE;
+        }
         let mut at = self.slot(pair);
         loop {
             let there = self.slots[at];
@@ -158,6 +172,14 @@ impl Pairs {
     }
 }
 
+/// 2^21 bits for 200,000 pairs: one in ten others looks like one of them.
+const FILTER_BITS: u32 = 21;
+
+#[inline]
+fn filter_bit(pair: u64) -> usize {
+    (pair.wrapping_mul(0xD6E8_FEB8_6659_FD93) >> (64 - FILTER_BITS)) as usize
+}
+
 /// All ordinary tokens of an encoding. The id of a token is also its rank: the lowest joins first.
 pub(super) struct Vocabulary {
     /// Where the bytes of token `id` start in `bytes`; `id + 1` is where they end. Ids without a token are empty.
@@ -166,9 +188,12 @@ pub(super) struct Vocabulary {
     /// The two tokens that joined to this one last; both are the token itself for a single byte.
     halves: Vec<(u32, u32)>,
     bytewise: [u32; 256],
+    /// The token of each character of two or three bytes, by its number; [`NONE`] where it is no token.
+    characters: Vec<u32>,
     short: ShortTokens,
     long: LongTokens,
     pairs: Pairs,
+    pub(super) bridges: Bridges,
 }
 
 impl Vocabulary {
@@ -185,9 +210,11 @@ impl Vocabulary {
             bytes: file.bytes.to_vec(),
             offsets,
             bytewise: [NONE; 256],
+            characters: vec![NONE; 1 << 16],
             short: ShortTokens::with_room_for(count),
             long: LongTokens { slots: vec![NONE; long_slots], shift: 64 - long_slots.trailing_zeros() },
             pairs: Pairs::with_room_for(count),
+            bridges: Bridges::new(),
         };
         for &id in &ids {
             vocabulary.enter(id);
@@ -201,8 +228,11 @@ impl Vocabulary {
     fn enter(&mut self, id: u32) {
         let range = self.range(id);
         let bytes = &self.bytes[range.clone()];
+        self.bridges.insert(bytes);
         if let [byte] = *bytes {
             self.bytewise[byte as usize] = id;
+        } else if let Some(point) = single_character(bytes) {
+            self.characters[point] = id;
         }
         if bytes.len() <= KEY_BYTES {
             self.short.insert(key(&self.bytes, range.start, range.len()), id);
@@ -265,6 +295,14 @@ impl Vocabulary {
         self.short.get(key)
     }
 
+    /// Asks for the memory that [`Self::find_key`] will read.
+    #[inline(always)]
+    pub(super) fn prefetch_key(&self, key: Key) {
+        let at = (hash(key) >> self.short.shift) as usize;
+        prefetch(&self.short.buckets[at]);
+        prefetch(&self.short.ids[at]);
+    }
+
     fn find_long(&self, bytes: &[u8]) -> u32 {
         let mut at = (long_hash(bytes) >> self.long.shift) as usize;
         loop {
@@ -280,6 +318,15 @@ impl Vocabulary {
     #[inline]
     pub(super) fn byte(&self, byte: u8) -> u32 {
         self.bytewise[byte as usize]
+    }
+
+    /// The token that is this one character, or [`NONE`]. Characters of four bytes are not looked up.
+    #[inline]
+    pub(super) fn character(&self, character: &[u8]) -> u32 {
+        match *character {
+            [byte] => self.byte(byte),
+            _ => single_character(character).map_or(NONE, |point| self.characters[point]),
+        }
     }
 
     /// What two neighbouring bytes join to, or [`NONE`].
@@ -298,6 +345,21 @@ impl Vocabulary {
     #[inline]
     pub(super) fn halves(&self, id: u32) -> (u32, u32) {
         self.halves[id as usize]
+    }
+}
+
+/// The number of the character that `bytes` are, if it has two or three bytes.
+#[inline]
+fn single_character(bytes: &[u8]) -> Option<usize> {
+    let continues = |byte: u8| byte & 0xC0 == 0x80;
+    match *bytes {
+        [lead @ 0xC2..=0xDF, second] if continues(second) => {
+            Some(usize::from(lead & 0x1F) << 6 | usize::from(second & 0x3F))
+        }
+        [lead @ 0xE0..=0xEF, second, third] if continues(second) && continues(third) => {
+            Some(usize::from(lead & 0x0F) << 12 | usize::from(second & 0x3F) << 6 | usize::from(third & 0x3F))
+        }
+        _ => None,
     }
 }
 
