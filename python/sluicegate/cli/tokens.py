@@ -27,7 +27,7 @@ _BAR_FROM_BYTES = 16 << 20
 _INTERRUPTED = 130
 
 Files = Annotated[
-    list[str] | None, typer.Argument(help="Files to read, `-` for standard input. [default: -]", metavar="[FILE]…")
+    list[str] | None, typer.Argument(help="Files to read, `-` for standard input. [default: -]", metavar="FILE")
 ]
 EncodingName = Annotated[
     str | None, typer.Option("--encoding", "-e", help="Encoding. [default: o200k_base]", metavar="NAME")
@@ -54,7 +54,7 @@ def count(
     model: ModelName = None,
     tokenizer: TokenizerFile = None,
 ) -> None:
-    """Print the number of tokens of each file, and of all of them together."""
+    """Print how many tokens each file has, and all of them together."""
     with _ended_early():
         chosen = _chosen(encoding, model, tokenizer)
         names = files or ["-"]
@@ -69,7 +69,7 @@ def count(
 
 @app.command()
 def encode(  # noqa: PLR0913 (one parameter an option)
-    file: Annotated[str, typer.Argument(help="File to read, `-` for standard input.", metavar="[FILE]")] = "-",
+    file: Annotated[str, typer.Argument(help="File to read, `-` for standard input.", metavar="FILE")] = "-",
     encoding: EncodingName = None,
     model: ModelName = None,
     tokenizer: TokenizerFile = None,
@@ -77,7 +77,7 @@ def encode(  # noqa: PLR0913 (one parameter an option)
         bool, typer.Option("--special", help="Special tokens in the text, such as <|endoftext|>, are themselves.")
     ] = False,
 ) -> None:
-    """Print the token ids of a text on one line, separated by blanks."""
+    """Print the token ids of a text, on one line."""
     with _ended_early():
         chosen = _chosen(encoding, model, tokenizer)
         text = _read_text(file)
@@ -88,13 +88,16 @@ def encode(  # noqa: PLR0913 (one parameter an option)
 @app.command()
 def decode(
     file: Annotated[
-        str, typer.Argument(help="File with token ids, `-` for standard input.", metavar="[FILE]")
+        str, typer.Argument(help="File with token ids, `-` for standard input.", metavar="FILE")
     ] = "-",
     encoding: EncodingName = None,
     model: ModelName = None,
     tokenizer: TokenizerFile = None,
 ) -> None:
-    """Print the text of token ids, which blanks, commas, line ends or brackets separate."""
+    """Print the text of token ids.
+
+    Blanks, commas, line ends or brackets separate the ids.
+    """
     with _ended_early():
         chosen = _chosen(encoding, model, tokenizer)
         ids = _read_ids(file)
@@ -108,7 +111,7 @@ def decode(
 @app.command()
 def truncate(  # noqa: PLR0913 (one parameter an option)
     most: Annotated[int, typer.Option("--max", "-n", min=0, help="The most tokens to leave.", metavar="TOKENS")],
-    file: Annotated[str, typer.Argument(help="File to read, `-` for standard input.", metavar="[FILE]")] = "-",
+    file: Annotated[str, typer.Argument(help="File to read, `-` for standard input.", metavar="FILE")] = "-",
     encoding: EncodingName = None,
     model: ModelName = None,
     tokenizer: TokenizerFile = None,
@@ -116,7 +119,7 @@ def truncate(  # noqa: PLR0913 (one parameter an option)
         bool, typer.Option("--start", help="Cut off the start and leave the end, not the other way round.")
     ] = False,
 ) -> None:
-    """Print as much of a text as has at most so many tokens; never a part of a character."""
+    """Print the part of a text that fits into so many tokens."""
     with _ended_early():
         chosen = _chosen(encoding, model, tokenizer)
         text = _read_text(file)
@@ -171,7 +174,10 @@ def _parts(name: str) -> Iterator[str]:
     done = 0
     try:
         with _opened(name) as (file, size), _bar(name, size) as advance:
-            while part := file.read(_PART_BYTES):
+            full = True
+            # A short part is the last one; to ask a terminal again would take a second Ctrl-D.
+            while full and (part := file.read(_PART_BYTES)):
+                full = len(part) == _PART_BYTES
                 # Counted from the start of the part: bytes that are kept for the next one are before it.
                 kept = len(decoder.getstate()[0])
                 try:

@@ -179,7 +179,11 @@ impl Tokenizer {
         let made = py.detach(|| {
             contained(|| match file {
                 true => core::tokenizer::Tokenizer::load(Path::new(name)).map_err(|error| match error {
-                    FileError::Io(io) => PyOSError::new_err((io.raw_os_error(), io.to_string(), name.to_owned())),
+                    FileError::Io(io) => {
+                        let text = io.to_string();
+                        let (text, _) = text.split_once(" (os error").unwrap_or((&text, ""));
+                        PyOSError::new_err((io.raw_os_error(), text.to_owned(), name.to_owned()))
+                    }
                     other => PyValueError::new_err(format!("{name} {other}")),
                 }),
                 false => {
