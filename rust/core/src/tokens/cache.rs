@@ -29,12 +29,20 @@ pub(super) struct Cache {
     pub(super) merger: Merger,
 }
 
-/// Where a piece is in the cache, and how many tokens it has.
-#[derive(Clone, Copy)]
+/// What the cache knows of a piece: how many tokens it has and, if they are at most three, their ids.
+#[derive(Clone, Copy, Default)]
 pub(super) struct Known {
     pub(super) count: usize,
-    set: usize,
-    way: usize,
+    packed: u64,
+}
+
+impl Known {
+    /// The id of token `at`, where there are at most three.
+    #[inline(always)]
+    #[allow(clippy::cast_possible_truncation)]
+    pub(super) fn id(self, at: u32) -> u32 {
+        (self.packed >> (at * ID_BITS)) as u32 & ((1 << ID_BITS) - 1)
+    }
 }
 
 impl Cache {
@@ -47,23 +55,10 @@ impl Cache {
         let set = set(key);
         let [first, second] = self.keys[set];
         if (first ^ key) & !COUNT == 0 {
-            return Some(Known { count: (first >> COUNT_SHIFT) as usize, set, way: 0 });
+            return Some(Known { count: (first >> COUNT_SHIFT) as usize, packed: self.ids[set][0] });
         }
-        ((second ^ key) & !COUNT == 0).then_some(Known { count: (second >> COUNT_SHIFT) as usize, set, way: 1 })
-    }
-
-    /// Appends the ids of a known piece; `false` if they are too many to be here.
-    #[inline(always)]
-    pub(super) fn append(&self, known: Known, out: &mut Vec<u32>) -> bool {
-        let packed = self.ids[known.set][known.way];
-        let id = |at: u32| (packed >> (at * ID_BITS)) as u32 & ((1 << ID_BITS) - 1);
-        match known.count {
-            1 => out.push(id(0)),
-            2 => out.extend_from_slice(&[id(0), id(1)]),
-            MAX_IDS => out.extend_from_slice(&[id(0), id(1), id(2)]),
-            _ => return false,
-        }
-        true
+        let same = (second ^ key) & !COUNT == 0;
+        same.then(|| Known { count: (second >> COUNT_SHIFT) as usize, packed: self.ids[set][1] })
     }
 
     /// Keeps a piece; the older of the two in its set makes room.

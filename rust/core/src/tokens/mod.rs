@@ -1,7 +1,8 @@
 //! Counting and encoding tokens exactly as tiktoken does, in time linear in the text.
 //!
-//! The way of a text: `split.rs` finds its pieces, `cache.rs` knows most of them, `vocab.rs` knows which ones are
-//! tokens, `bpe.rs` encodes the rest. `docs/adr/0004-tokens.md` has the reasons and figures.
+//! The way of a text, in `encoder.rs`: `scan.rs` and `split.rs` find its pieces, `bridges.rs` cuts long ones, `cache.rs`
+//! knows most of them, `vocab.rs` which ones are tokens, `seen.rs` those that were met before, and `bpe.rs` encodes the
+//! rest. `docs/adr/0004-tokens.md` has the reasons and figures.
 
 pub mod batch;
 mod bpe;
@@ -11,9 +12,12 @@ pub mod chat;
 mod class;
 pub mod counter;
 pub mod cut;
+mod encoder;
 mod encoding;
 pub mod hugging_face;
 mod model;
+mod output;
+mod parts;
 mod prefetch;
 mod scan;
 mod seen;
@@ -28,9 +32,7 @@ pub use encoding::Encoding;
 pub use model::encoding_name_for_model;
 pub use special::AllowedSpecial;
 
-use cache::Caches;
-use encoding::Core;
-use seen::Seen;
+use encoder::Encoder;
 use special::SpecialTokens;
 use split::Pattern;
 use std::{fmt, sync::OnceLock};
@@ -100,12 +102,12 @@ pub fn encoding(name: &str) -> Result<&'static Encoding, UnknownEncoding> {
 }
 
 fn build(name: &'static str) -> Encoding {
-    Encoding { name, core: core(name), special: SpecialTokens::new(special_tokens(name)) }
+    Encoding { name, encoder: encoder(name), special: SpecialTokens::new(special_tokens(name)) }
 }
 
 /// What the encoding `name` shares with others: o200k_harmony with o200k_base, p50k_edit with p50k_base.
-fn core(name: &str) -> &'static Core {
-    static CORES: [OnceLock<Core>; 4] = [const { OnceLock::new() }; 4];
+fn encoder(name: &str) -> &'static Encoder {
+    static ENCODERS: [OnceLock<Encoder>; 4] = [const { OnceLock::new() }; 4];
     let (at, packed, pattern): (_, &[u8], _) = match name {
         "o200k_base" | "o200k_harmony" => (0, include_bytes!("data/o200k_base.vocab"), Pattern::O200k),
         "cl100k_base" => (1, include_bytes!("data/cl100k_base.vocab"), Pattern::Cl100k),
@@ -114,12 +116,8 @@ fn core(name: &str) -> &'static Core {
     };
     // The files are part of the binary and read in every test: they cannot be damaged by anything at run time.
     #[allow(clippy::expect_used)]
-    CORES[at].get_or_init(|| Core {
-        vocabulary: Vocabulary::read(packed).expect("the bundled vocabulary is complete"),
-        pattern,
-        caches: Caches::new(),
-        seen: Seen::new(),
-    })
+    ENCODERS[at]
+        .get_or_init(|| Encoder::new(Vocabulary::read(packed).expect("the bundled vocabulary is complete"), pattern))
 }
 
 fn special_tokens(name: &str) -> Vec<(String, u32)> {
