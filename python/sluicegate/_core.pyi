@@ -1,7 +1,7 @@
-"""The Rust core as Python sees it: request scan, upstream calls, the bridge between tokio and asyncio, and tokens.
+"""The Rust core as Python sees it: request scan, upstream calls, the bridge of tokio and asyncio, and tokens.
 
-`sluicegate.engine` and `sluicegate.tokens.core` are the only importers. Sizes are bytes, clocks seconds unless the name says otherwise.
-A test compares this stub with the built module.
+`sluicegate.engine` and `sluicegate.tokens.core` are the only importers. Sizes are bytes, clocks seconds
+unless the name says otherwise. A test compares this stub with the built module.
 """
 
 from asyncio import Future
@@ -230,15 +230,15 @@ class Bridge:
 class Tokenizer:
     """A tokenizer: a bundled encoding, or one from a `tokenizer.json`. Immutable, shared by threads.
 
-    Special tokens in a text are text, unless a method says otherwise. Half surrogate pairs in a `str` count as
-    U+FFFD. Long calls give up the GIL, and Ctrl-C ends them.
+    Special tokens in a text are text, unless a method says otherwise. Half surrogate pairs in a `str` count
+    as U+FFFD. Long calls give up the GIL, and Ctrl-C ends them.
     """
 
     def __new__(cls, name: str, *, file: bool = False) -> Self:
         """`name` is that of an encoding, or with `file` the path of a `tokenizer.json`.
 
-        Raises ValueError for a name that is not known or a file that cannot be used, OSError for one that cannot
-        be read.
+        Raises ValueError for a name that is not known or a file that cannot be used, OSError for one that
+        cannot be read.
         """
     @property
     def name(self) -> str:
@@ -261,7 +261,7 @@ class Tokenizer:
         Raises ValueError where the tokenizer of a file cannot express the text.
         """
     def count_batch(self, texts: Sequence[str], *, num_threads: int | None = None) -> list[int]:
-        """`count` of each text, on `num_threads` threads (by default one a core, at most 8), without the GIL."""
+        """`count` of each text, without the GIL, on `num_threads` threads (else one a core, at most 8)."""
     def encode_ordinary(self, text: str) -> list[int]:
         """The token ids of `text`; special tokens in it are text."""
     def encode(
@@ -274,11 +274,11 @@ class Tokenizer:
         """The token ids of `text`.
 
         Special tokens in the text are text, unlike in tiktoken, which raises an error for them. Those in
-        `allowed_special` (or `"all"`) become their own ids; those in `disallowed_special` raise ValueError, where
-        `"all"` means all that are not allowed.
+        `allowed_special` (or `"all"`) become their own ids; those in `disallowed_special` raise ValueError,
+        where `"all"` means all that are not allowed.
         """
     def encode_to_bytes(self, text: str) -> bytes:
-        """As `encode_ordinary`, each id as 4 bytes in this machine's order: `array("I", …)`, `numpy.frombuffer`."""
+        """As `encode_ordinary`, each id as 4 bytes in this machine's order, for `numpy.frombuffer`."""
     def encode_ordinary_batch(
         self, texts: Sequence[str], *, num_threads: int | None = None
     ) -> list[list[int]]:
@@ -293,7 +293,7 @@ class Tokenizer:
     ) -> list[list[int]]:
         """`encode` of each text, on threads as in `count_batch`."""
     def encode_single_token(self, text_or_bytes: str | bytes) -> int:
-        """The id of the token, special or not, with exactly these bytes. Raises KeyError where there is none."""
+        """The id of the token, special or not, with exactly these bytes. Raises KeyError for none."""
     def decode(self, tokens: Sequence[int], errors: str = "replace") -> str:
         """The text of tokens; `errors` as in `bytes.decode`, for tokens that are not whole characters.
 
@@ -302,20 +302,20 @@ class Tokenizer:
     def decode_bytes(self, tokens: Sequence[int]) -> bytes:
         """The bytes of tokens, joined. Raises KeyError for an id that is not in the vocabulary."""
     def decode_single_token_bytes(self, token: int) -> bytes:
-        """The bytes of one token, special or not. Raises KeyError for an id that is not in the vocabulary."""
+        """The bytes of one token, special or not. Raises KeyError for an id that there is not."""
     def truncate(self, text: str, max_tokens: int, side: Literal["end", "start"] = "end") -> str:
         """The longest part of `text` with at most `max_tokens` tokens; `side` is the one that is cut off.
 
-        The cut is at the end of a token and never inside a character. The result is counted again: its `count`
-        is at most `max_tokens`, also where the shorter text divides into other tokens. Raises ValueError for
-        another `side`, OverflowError for a negative number.
+        The cut is at the end of a token and never inside a character. The result is counted again: its
+        `count` is at most `max_tokens`, also where the shorter text divides into other tokens. Raises
+        ValueError for another `side`, OverflowError for a negative number.
         """
     def split(self, text: str, max_tokens: int, overlap: int = 0) -> list[str]:
         """Chunks that cover `text`, each with at most `max_tokens` tokens, cut as by `truncate`.
 
-        Each chunk begins with the last tokens of the one before it, as many as fit into `overlap` tokens. Without
-        overlap the chunks joined are the text. Raises ValueError where `overlap` is not below `max_tokens`, or
-        where one character alone has more tokens than that.
+        Each chunk begins with the last tokens of the one before it, as many as fit into `overlap` tokens.
+        Without overlap the chunks joined are the text. Raises ValueError where `overlap` is not below
+        `max_tokens`, or where one character alone has more tokens than that.
         """
 
 @final

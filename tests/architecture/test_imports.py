@@ -30,8 +30,8 @@ ALLOWED = {
     ("settings", "toml_lines"),
     ("ids", "clock"),
 }
-# Two doors to the extension module: the engine has asyncio behind it, and who only counts tokens must not wait for
-# that (`import sluicegate.tokens` takes 60 ms at most).
+# Two doors to the extension module: the engine has asyncio behind it, and who only counts tokens must not
+# wait for that (`import sluicegate.tokens` takes 60 ms at most).
 CORE = ("engine", "tokens.core")
 STARLETTE = ("app", "http", "console", "demo")
 STARLETTE_FILES = ("routes.py", "endpoint.py")

@@ -1,4 +1,4 @@
-"""Oracles: tiktoken fed with the bundled ranks, and tokenizer files trained here with Hugging Face's library."""
+"""Oracles: tiktoken fed with the bundled ranks, and tokenizer files trained by Hugging Face's library."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from tiktoken import registry
 from token_oracles import ROOT, URL, ranks_file, trained
 
 from sluicegate.tokens import Encoding, load_tokenizer
+
 
 @pytest.fixture(scope="session")
 def oracle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], tiktoken.Encoding]]:
@@ -40,7 +41,9 @@ def prose() -> str:
 
 
 @pytest.fixture(scope="session", params=["byte_level", "metaspace"])
-def from_file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Encoding, Any]:
+def from_file(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Encoding, Any]:
     """A tokenizer from a file, and the same one in Hugging Face's own library."""
     text = (ROOT / "ARCHITECTURE.md").read_text()
     made = trained(request.param, [text])

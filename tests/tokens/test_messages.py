@@ -19,7 +19,8 @@ from sluicegate.tokens import MessageCount, count_messages, count_request, get_e
 COOKBOOK = [
     {
         "role": "system",
-        "content": "You are a helpful, pattern-following assistant that translates corporate jargon into plain English.",
+        "content": "You are a helpful, pattern-following assistant that translates corporate jargon "
+        "into plain English.",
     },
     {"role": "system", "name": "example_user", "content": "New synergies will help drive top-line growth."},
     {
@@ -30,7 +31,8 @@ COOKBOOK = [
     {
         "role": "system",
         "name": "example_user",
-        "content": "Let's circle back when we have more bandwidth to touch base on opportunities for increased leverage.",
+        "content": "Let's circle back when we have more bandwidth to touch base on opportunities for "
+        "increased leverage.",
     },
     {
         "role": "system",
@@ -44,7 +46,10 @@ COOKBOOK = [
 ]
 # And its example with a tool: 105 and 101.
 WEATHER = [
-    {"role": "system", "content": "You are a helpful assistant that can answer to questions about the weather."},
+    {
+        "role": "system",
+        "content": "You are a helpful assistant that can answer to questions about the weather.",
+    },
     {"role": "user", "content": "What's the weather like in San Francisco?"},
 ]
 UNIT = {
@@ -146,7 +151,10 @@ def test_objects_of_other_libraries() -> None:
     expected = count_messages([{"role": "assistant", "content": "Hello"}], model="gpt-4o").tokens
     for kind in (Data, Packed, Model, ChatCompletionMessage):
         assert count_messages([kind(role="assistant", content="Hello")], model="gpt-4o").tokens == expected
-    assert count_messages(({"role": "assistant", "content": "Hello"} for _ in "x"), model="gpt-4o").tokens == expected
+    assert (
+        count_messages(({"role": "assistant", "content": "Hello"} for _ in "x"), model="gpt-4o").tokens
+        == expected
+    )
     with pytest.raises(TypeError):
         count_messages([{"role": object()}], model="gpt-4o")
 
@@ -158,7 +166,7 @@ def test_calls_of_tools_add_their_texts() -> None:
     texts = sum(map(encoding.count, ["assistant", "add", '{"a": 1}']))
     assert (counted.tokens, counted.reasons) == (3 + 3 + texts + 3, ("tool_calls",))
     legacy = {"role": "assistant", "function_call": {"name": "add", "arguments": '{"a": 1}'}}
-    assert count_messages([legacy], model="gpt-4o") .tokens == counted.tokens
+    assert count_messages([legacy], model="gpt-4o").tokens == counted.tokens
     answer = count_messages([{"role": "tool", "tool_call_id": "call_1", "content": "2"}], model="gpt-4o")
     assert answer.exact
 
@@ -166,7 +174,11 @@ def test_calls_of_tools_add_their_texts() -> None:
 def test_odd_schemas_are_estimates_and_never_free() -> None:
     plain = count_messages(HELLO, model="gpt-4o", tools=tool()).tokens
     deeper = {"type": "object", "properties": {"a": {"type": "array", "items": SCHEMA}}}
-    for changes in ({"description": None}, {"parameters": deeper}, {"parameters": SCHEMA | {"$defs": {"x": UNIT}}}):
+    for changes in (
+        {"description": None},
+        {"parameters": deeper},
+        {"parameters": SCHEMA | {"$defs": {"x": UNIT}}},
+    ):
         counted = count_messages(HELLO, model="gpt-4o", tools=tool(**changes))
         assert counted.reasons == ("tool_schema",)
         assert counted.tokens > count_messages(HELLO, model="gpt-4o").tokens

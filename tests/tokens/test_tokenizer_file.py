@@ -101,7 +101,13 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         load_tokenizer(tmp_path / "absent.json")
     with pytest.raises(IsADirectoryError):
         load_tokenizer(tmp_path)
-    for content in ("", "{}", "[]", "\x00", json.dumps({"model": {"type": "BPE", "vocab": {"a": -1}, "merges": []}})):
+    for content in (
+        "",
+        "{}",
+        "[]",
+        "\x00",
+        json.dumps({"model": {"type": "BPE", "vocab": {"a": -1}, "merges": []}}),
+    ):
         file = tmp_path / "bad.json"
         file.write_text(content)
         with pytest.raises(ValueError, match=r"bad\.json"):

@@ -1,4 +1,4 @@
-"""`sluicegate tokens` as a user sees it: output, one-line errors, exit codes, pipes that close early, a terminal."""
+"""`sluicegate tokens` as a user sees it: output, one-line errors, exit codes, pipes, a terminal."""
 
 from __future__ import annotations
 
@@ -108,7 +108,10 @@ def test_what_is_refused(file: Path, tmp_path: Path) -> None:
     assert refusal("count", given=b"ab\xff") == "standard input: not UTF-8 text at byte 2"
     # Half a character at the end, and across the border of two parts.
     assert refusal("encode", given=b"ab\xe4\xbd") == "standard input: not UTF-8 text at byte 2"
-    assert refusal("count", given=b"a" * ((1 << 20) - 1) + b"\xe4a") == f"standard input: not UTF-8 text at byte {(1 << 20) - 1}"
+    assert (
+        refusal("count", given=b"a" * ((1 << 20) - 1) + b"\xe4a")
+        == f"standard input: not UTF-8 text at byte {(1 << 20) - 1}"
+    )
     assert "'x'" in refusal("decode", given=b"1 2 x")
     assert "99999999999" in refusal("decode", given=b"99999999999")
     assert "4000000" in refusal("decode", given=b"4000000")
@@ -168,7 +171,9 @@ def test_a_terminal_as_input_is_told_how_to_end() -> None:
 
 
 def test_ctrl_c_ends_quietly() -> None:
-    process = subprocess.Popen([*COMMAND, "count"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        [*COMMAND, "count"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     assert process.stdin is not None
     # When this much is taken, the command reads: it is past its imports.
     process.stdin.write(b"words " * 200_000)

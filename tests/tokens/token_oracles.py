@@ -1,4 +1,4 @@
-"""What the token tests compare with: OpenAI's files of ranks, and small tokenizers of Hugging Face's library."""
+"""What the token tests compare with: OpenAI's files of ranks, and small tokenizers of Hugging Face's."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ RANKED = ("r50k_base", "p50k_base", "cl100k_base", "o200k_base")
 NAMES = (*RANKED, "p50k_edit", "o200k_harmony")
 
 QWEN = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 
 

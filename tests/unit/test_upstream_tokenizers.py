@@ -45,7 +45,10 @@ def test_settings_win_over_the_name_of_the_model(tmp_path: Path) -> None:
 
 def test_wrong_names_and_files_are_named_with_their_line(tmp_path: Path) -> None:
     (tmp_path / "bad.json").write_text("{}")
-    with pytest.raises(SettingsError, match=r"s\.toml:10: upstreams\[0\]\.tokenizers\.qwen: there is no file .*/absent\.json$"):
+    with pytest.raises(
+        SettingsError,
+        match=r"s\.toml:10: upstreams\[0\]\.tokenizers\.qwen: there is no file .*/absent\.json$",
+    ):
         settings(tmp_path, '{ qwen = "absent.json" }')
     with pytest.raises(SettingsError, match=r"s\.toml:10: .*\.qwen: .*bad\.json is not a tokenizer\.json"):
         made(settings(tmp_path, '{ qwen = "./bad.json" }'))

@@ -65,7 +65,8 @@ def _upstream(upstream: "UpstreamConfig") -> "Iterator[str]":
     if upstream.aliases:
         yield f"  aliases      {', '.join(f'{public} = {name}' for public, name in upstream.aliases.items())}"
     if upstream.tokenizers:
-        yield f"  tokenizers   {', '.join(f'{model} = {name}' for model, name in upstream.tokenizers.items())}"
+        named = ", ".join(f"{model} = {name}" for model, name in upstream.tokenizers.items())
+        yield f"  tokenizers   {named}"
     yield f"  weight       {upstream.weight}"
     yield (
         f"  timeouts     connect {upstream.connect_timeout:g} s, "

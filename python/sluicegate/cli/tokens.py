@@ -27,7 +27,8 @@ _BAR_FROM_BYTES = 16 << 20
 _INTERRUPTED = 130
 
 Files = Annotated[
-    list[str] | None, typer.Argument(help="Files to read, `-` for standard input. [default: -]", metavar="FILE")
+    list[str] | None,
+    typer.Argument(help="Files to read, `-` for standard input. [default: -]", metavar="FILE"),
 ]
 EncodingName = Annotated[
     str | None, typer.Option("--encoding", "-e", help="Encoding. [default: o200k_base]", metavar="NAME")
@@ -68,13 +69,14 @@ def count(
 
 
 @app.command()
-def encode(  # noqa: PLR0913 (one parameter an option)
+def encode(
     file: Annotated[str, typer.Argument(help="File to read, `-` for standard input.", metavar="FILE")] = "-",
     encoding: EncodingName = None,
     model: ModelName = None,
     tokenizer: TokenizerFile = None,
     special: Annotated[
-        bool, typer.Option("--special", help="Special tokens in the text, such as <|endoftext|>, are themselves.")
+        bool,
+        typer.Option("--special", help="Special tokens in the text, such as <|endoftext|>, are themselves."),
     ] = False,
 ) -> None:
     """Print the token ids of a text, on one line."""
@@ -109,8 +111,10 @@ def decode(
 
 
 @app.command()
-def truncate(  # noqa: PLR0913 (one parameter an option)
-    most: Annotated[int, typer.Option("--max", "-n", min=0, help="The most tokens to leave.", metavar="TOKENS")],
+def truncate(  # noqa: PLR0913, PLR0917 (one parameter an option)
+    most: Annotated[
+        int, typer.Option("--max", "-n", min=0, help="The most tokens to leave.", metavar="TOKENS")
+    ],
     file: Annotated[str, typer.Argument(help="File to read, `-` for standard input.", metavar="FILE")] = "-",
     encoding: EncodingName = None,
     model: ModelName = None,
@@ -151,9 +155,10 @@ def _count(chosen: Encoding, name: str) -> int:
     try:
         for part in _parts(name):
             counter.feed(part)
-        return counter.total
+        total = counter.total
     except ValueError as error:
         refuse(f"{_shown(name)}: {error}")
+    return total
 
 
 def _read_text(name: str) -> str:
@@ -216,7 +221,7 @@ def _opened(name: str) -> Iterator[tuple[BinaryIO, int | None]]:
 
 @contextmanager
 def _bar(name: str, size: int | None) -> Iterator[Callable[[int], None]]:
-    """How to say that bytes are done. Shows a bar on a terminal where the input is long or of unknown length."""
+    """How to say that bytes are done; on a terminal a bar shows it where the input is long."""
     if not sys.stderr.isatty() or (size is not None and size < _BAR_FROM_BYTES):
         yield lambda _bytes: None
         return

@@ -1,7 +1,7 @@
 """The part of the Rust core that counts tokens.
 
-A second door to `_core` beside `sluicegate.engine`, which imports asyncio: whoever only counts tokens should not
-wait for that.
+A second door to `_core` beside `sluicegate.engine`, which imports asyncio: whoever only counts tokens should
+not wait for that.
 """
 
 from sluicegate._core import (

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class Encoding(core.Tokenizer):
     """A bundled encoding, or a tokenizer from a file: immutable, for any number of threads.
 
-    Get one with `get_encoding`, `encoding_for_model` or `load_tokenizer`. The methods are those of tiktoken, with
-    one difference: special tokens in a text are text by default, where tiktoken raises ValueError. Pass
+    Get one with `get_encoding`, `encoding_for_model` or `load_tokenizer`. The methods are those of tiktoken,
+    with one difference: special tokens in a text are text by default, where tiktoken raises ValueError. Pass
     `disallowed_special="all"` for tiktoken's way.
     """
 
@@ -69,8 +69,8 @@ class Encoding(core.Tokenizer):
     def decode_with_offsets(self, tokens: Sequence[int]) -> tuple[str, list[int]]:
         """The text of tokens, and for each token the index of its first character in it.
 
-        A token that begins inside a character gets the index of that character. Raises UnicodeDecodeError where
-        the tokens together are no whole characters, KeyError for an id that is not in the vocabulary.
+        A token that begins inside a character gets the index of that character. Raises UnicodeDecodeError
+        where the tokens together are no whole characters, KeyError for an id that is not in the vocabulary.
         """
         pieces = self.decode_tokens_bytes(tokens)
         offsets, length = [], 0
@@ -126,15 +126,15 @@ def list_encoding_names() -> list[str]:
 def load_tokenizer(path: str | PathLike[str]) -> Encoding:
     """The tokenizer of an open model (Qwen, Llama, DeepSeek, Mistral …) from its `tokenizer.json`.
 
-    Ids and counts are those of Hugging Face's library without the tokens that it adds around a text, such as a
-    `<s>` at the start. Keep the result: a large file takes about a second to load. Raises OSError for a file that
-    cannot be read, ValueError for one that is no `tokenizer.json`.
+    Ids and counts are those of Hugging Face's library without the tokens that it adds around a text, such as
+    a `<s>` at the start. Keep the result: a large file takes about a second to load. Raises OSError for a
+    file that cannot be read, ValueError for one that is no `tokenizer.json`.
     """
     return Encoding(fspath(path), file=True)
 
 
 def for_any_model(model: str) -> Encoding | None:
-    """The encoding of a model, also where the name begins with its provider (`openai/…`); None if not known."""
+    """The encoding of a model, also of `provider/model`; None where none is known."""
     name = core.encoding_name_for_model(model) or core.encoding_name_for_model(model.rpartition("/")[2])
     return None if name is None else get_encoding(name)
 

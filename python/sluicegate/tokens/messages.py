@@ -24,11 +24,11 @@ def count_messages(  # noqa: PLR0913 (what a chat request can hold beside its me
 ) -> core.MessageCount:
     """The tokens that a chat request sends to `model`, counted as OpenAI's cookbook does.
 
-    `messages`, `tools`, `response_format` and `tool_choice` are those of the request; messages may also be objects
-    of the `openai` package, pydantic models, dataclasses or msgspec structs. Images count by size and detail,
-    read from `data:` URLs; nothing is fetched. `tokenizer` is an `Encoding`, the name of one, or the path of a
-    `tokenizer.json`; without it the model's own is taken. Where none is known the count is an estimate of one
-    token for three bytes. `exact` and `reasons` of the result say how far to trust it.
+    `messages`, `tools`, `response_format` and `tool_choice` are those of the request; messages may also be
+    objects of the `openai` package, pydantic models, dataclasses or msgspec structs. Images count by size and
+    detail, read from `data:` URLs; nothing is fetched. `tokenizer` is an `Encoding`, the name of one, or the
+    path of a `tokenizer.json`; without it the model's own is taken. Where none is known the count is an
+    estimate of one token for three bytes. `exact` and `reasons` of the result say how far to trust it.
 
     Raises ValueError for a message that is no object, TypeError for a value that has no JSON.
     """
@@ -43,8 +43,8 @@ def count_request(
 ) -> core.MessageCount:
     """As `count_messages`, from the JSON body of a request to `/v1/chat/completions`.
 
-    `model` counts, not the body's own `model`: an alias says nothing about the tokenizer. Raises ValueError for
-    what is not JSON or has no `messages`.
+    `model` counts, not the body's own `model`: an alias says nothing about the tokenizer. Raises ValueError
+    for what is not JSON or has no `messages`.
     """
     found = for_any_model(model) if tokenizer is None else resolve(tokenizer)
     return core.count_chat(body, model, found)
