@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, Literal, Self, final
 
+from typing_extensions import disjoint_base
+
 __version__: str
 
 Operation = Literal["chat", "completions", "embeddings"]
@@ -227,6 +229,7 @@ class Bridge:
     @property
     def open_calls(self) -> int: ...
 
+@disjoint_base
 class Tokenizer:
     """A tokenizer: a bundled encoding, or one from a `tokenizer.json`. Immutable, shared by threads.
 
@@ -268,8 +271,8 @@ class Tokenizer:
         self,
         text: str,
         *,
-        allowed_special: Literal["all"] | AbstractSet[str] = ...,
-        disallowed_special: Literal["all"] | Collection[str] = ...,
+        allowed_special: Literal["all"] | AbstractSet[str] | None = None,
+        disallowed_special: Literal["all"] | Collection[str] | None = None,
     ) -> list[int]:
         """The token ids of `text`.
 
@@ -288,8 +291,8 @@ class Tokenizer:
         texts: Sequence[str],
         *,
         num_threads: int | None = None,
-        allowed_special: Literal["all"] | AbstractSet[str] = ...,
-        disallowed_special: Literal["all"] | Collection[str] = ...,
+        allowed_special: Literal["all"] | AbstractSet[str] | None = None,
+        disallowed_special: Literal["all"] | Collection[str] | None = None,
     ) -> list[list[int]]:
         """`encode` of each text, on threads as in `count_batch`."""
     def encode_single_token(self, text_or_bytes: str | bytes) -> int:
