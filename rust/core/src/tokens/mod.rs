@@ -10,6 +10,7 @@ mod cache;
 mod class;
 mod encoder;
 mod encoding;
+mod memo;
 mod model;
 mod output;
 mod parts;
@@ -23,6 +24,7 @@ mod vocab;
 mod x86;
 
 pub use encoding::Encoding;
+pub use memo::Memo;
 pub use model::encoding_name_for_model;
 pub use special::AllowedSpecial;
 
