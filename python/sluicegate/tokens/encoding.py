@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from functools import cache
 from os import PathLike, fspath
 from typing import TYPE_CHECKING
@@ -9,7 +10,6 @@ from typing import TYPE_CHECKING
 from sluicegate.tokens import core
 
 if TYPE_CHECKING:
-    from array import array
     from collections.abc import Callable, Sequence
 
 
@@ -48,11 +48,7 @@ class Encoding(core.Tokenizer):
 
         For numpy: `numpy.frombuffer(encoding.encode_to_bytes(text), dtype=numpy.uint32)`.
         """
-        from array import array  # noqa: PLC0415
-
-        tokens = array("I")
-        tokens.frombytes(self.encode_to_bytes(text))
-        return tokens
+        return array("I", self.encode_to_bytes(text))
 
     def decode_batch(self, batch: Sequence[Sequence[int]], *, errors: str = "replace") -> list[str]:
         """`decode` of each list of tokens."""

@@ -10,10 +10,13 @@ pub mod images;
 pub mod pixels;
 mod tools;
 
-use std::fmt;
+use std::{fmt, sync::OnceLock};
 
 use self::families::Family;
-use super::tokenizer::{Stop, TokenError, Tokenizer};
+use super::{
+    tokenizer::{Stop, TokenError, Tokenizer},
+    Memo,
+};
 use crate::json::{self, Cursor, JsonError, Kind, Value};
 use tools::{member, text_of};
 
@@ -36,6 +39,10 @@ pub const AUDIO_BYTES_PER_TOKEN: u64 = 400;
 pub const FILE_BYTES_PER_TOKEN: u64 = 4;
 /// Of a file, recording or video that is only named.
 pub const NAMED_FILE_TOKENS: u64 = 8192;
+
+/// A chat sends its whole history with every turn: each text of it is counted once. 32 bytes a text: 512 KiB.
+static MEMO: OnceLock<Memo> = OnceLock::new();
+const MEMO_TEXTS: usize = 16_384;
 
 /// Why a count is an estimate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -208,6 +215,10 @@ impl<'t> Tally<'t> {
 
     fn text(&mut self, text: &str) -> Result<(), TokenError> {
         self.tokens += match self.tokenizer {
+            Some(Tokenizer::Encoding(encoding)) => {
+                let memo = MEMO.get_or_init(|| Memo::new(MEMO_TEXTS));
+                memo.count_until(encoding, text, self.stop).map_err(|_| TokenError::Stopped)? as u64
+            }
             Some(tokenizer) => tokenizer.count(text, self.stop)? as u64,
             None => (text.len() as u64).div_ceil(BYTES_PER_TOKEN),
         };

@@ -15,6 +15,7 @@ pub mod cut;
 mod encoder;
 mod encoding;
 pub mod hugging_face;
+mod memo;
 mod model;
 mod output;
 mod parts;
@@ -29,6 +30,7 @@ mod vocab;
 mod x86;
 
 pub use encoding::Encoding;
+pub use memo::Memo;
 pub use model::encoding_name_for_model;
 pub use special::AllowedSpecial;
 

@@ -413,3 +413,42 @@ fn number(rest: &mut &[u8]) -> Option<u32> {
     *rest = after;
     Some(u32::from_le_bytes(*number))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_encoder_rests_on_holds_for_every_bundled_vocabulary() {
+        let bundled: [&[u8]; 4] = [
+            include_bytes!("data/r50k_base.vocab"),
+            include_bytes!("data/p50k_base.vocab"),
+            include_bytes!("data/cl100k_base.vocab"),
+            include_bytes!("data/o200k_base.vocab"),
+        ];
+        for packed in bundled {
+            let vocabulary = Vocabulary::read(packed).unwrap();
+            for id in 0..=vocabulary.max_id() {
+                let Some(bytes) = vocabulary.get(id) else { continue };
+                assert_eq!(vocabulary.find(bytes), Some(id));
+                let (left, right) = vocabulary.halves(id);
+                if bytes.len() == 1 {
+                    assert_eq!((left, right, vocabulary.byte(bytes[0])), (id, id, id));
+                    continue;
+                }
+                // Every token is what two others join to, and ranks rise: `bpe.rs` needs both.
+                assert!(left < id && right < id, "{id}");
+                assert_eq!([vocabulary.token(left), vocabulary.token(right)].concat(), bytes);
+                assert_eq!(vocabulary.join(left, right), id);
+                assert!(bytes.len() <= 128, "{id}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_damaged_file_is_refused() {
+        let packed = include_bytes!("data/r50k_base.vocab");
+        assert!(Vocabulary::read(&packed[..packed.len() / 2]).is_none());
+        assert!(Vocabulary::read(b"no zlib").is_none());
+    }
+}
