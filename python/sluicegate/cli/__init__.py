@@ -7,6 +7,7 @@ import typer
 from sluicegate import __version__
 from sluicegate.cli.check import check
 from sluicegate.cli.serve import serve
+from sluicegate.cli.tokens import app as tokens
 
 # No pretty tracebacks: they show local variables, and so keys.
 app = typer.Typer(
@@ -19,6 +20,7 @@ app = typer.Typer(
 )
 app.command()(serve)
 app.command()(check)
+app.add_typer(tokens)
 
 
 def _show_version(wanted: bool) -> None:

@@ -4,12 +4,17 @@
 //! knows most of them, `vocab.rs` which ones are tokens, `seen.rs` those that were met before, and `bpe.rs` encodes the
 //! rest. `docs/adr/0004-tokens.md` has the reasons and figures.
 
+pub mod batch;
 mod bpe;
 mod bridges;
 mod cache;
+pub mod chat;
 mod class;
+pub mod counter;
+pub mod cut;
 mod encoder;
 mod encoding;
+pub mod hugging_face;
 mod memo;
 mod model;
 mod output;
@@ -19,6 +24,7 @@ mod scan;
 mod seen;
 mod special;
 mod split;
+pub mod tokenizer;
 mod vocab;
 #[cfg(target_arch = "x86_64")]
 mod x86;
