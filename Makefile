@@ -67,7 +67,7 @@ clean:  ## remove everything that was built
 # --- stamps ---------------------------------------------------------------------------------------------------
 
 .make/cargo:
-	@command -v cargo >/dev/null || { echo "cargo is missing: install Rust 1.88 or newer with rustup (Debian's is too old)." >&2; exit 1; }
+	@command -v cargo >/dev/null || { echo "cargo is missing: install Rust 1.89 or newer with rustup (Debian's is too old)." >&2; exit 1; }
 	@command -v cc >/dev/null || { echo "A C compiler is missing: apt-get install gcc libc6-dev." >&2; exit 1; }
 	@mkdir -p .make && touch $@
 

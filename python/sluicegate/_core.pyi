@@ -1,12 +1,15 @@
-"""The Rust core as Python sees it: request scan, upstream calls, and the bridge between tokio and asyncio.
+"""The Rust core as Python sees it: request scan, upstream calls, the bridge of tokio and asyncio, and tokens.
 
-`sluicegate.engine` is the only importer. Sizes are bytes, clocks seconds unless the name says otherwise.
-A test compares this stub with the built module.
+`sluicegate.engine` and `sluicegate.tokens.core` are the only importers. Sizes are bytes, clocks seconds
+unless the name says otherwise. A test compares this stub with the built module.
 """
 
 from asyncio import Future
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, Literal, Self, final
+
+from typing_extensions import disjoint_base
 
 __version__: str
 
@@ -233,3 +236,142 @@ class Bridge:
         """
     @property
     def open_calls(self) -> int: ...
+
+@disjoint_base
+class Tokenizer:
+    """A tokenizer: a bundled encoding, or one from a `tokenizer.json`. Immutable, shared by threads.
+
+    Special tokens in a text are text, unless a method says otherwise. Half surrogate pairs in a `str` count
+    as U+FFFD. Long calls give up the GIL, and Ctrl-C ends them.
+    """
+
+    def __new__(cls, name: str, *, file: bool = False) -> Self:
+        """`name` is that of an encoding, or with `file` the path of a `tokenizer.json`.
+
+        Raises ValueError for a name that is not known or a file that cannot be used, OSError for one that
+        cannot be read.
+        """
+    @property
+    def name(self) -> str:
+        """The encoding's name, or the file's path."""
+    @property
+    def is_file(self) -> bool:
+        """It comes from a `tokenizer.json`."""
+    @property
+    def max_token_value(self) -> int:
+        """The highest token id."""
+    @property
+    def n_vocab(self) -> int:
+        """`max_token_value + 1`, as in tiktoken."""
+    @property
+    def special_tokens(self) -> dict[str, int]:
+        """The special tokens and their ids."""
+    def count(self, text: str) -> int:
+        """The number of tokens of `text`: `len(encode_ordinary(text))`, several times faster.
+
+        Raises ValueError where the tokenizer of a file cannot express the text.
+        """
+    def count_batch(self, texts: Sequence[str], *, num_threads: int | None = None) -> list[int]:
+        """`count` of each text, without the GIL, on `num_threads` threads (else one a core, at most 8)."""
+    def encode_ordinary(self, text: str) -> list[int]:
+        """The token ids of `text`; special tokens in it are text."""
+    def encode(
+        self,
+        text: str,
+        *,
+        allowed_special: Literal["all"] | AbstractSet[str] | None = None,
+        disallowed_special: Literal["all"] | Collection[str] | None = None,
+    ) -> list[int]:
+        """The token ids of `text`.
+
+        Special tokens in the text are text, unlike in tiktoken, which raises an error for them. Those in
+        `allowed_special` (or `"all"`) become their own ids; those in `disallowed_special` raise ValueError,
+        where `"all"` means all that are not allowed.
+        """
+    def encode_to_bytes(self, text: str) -> bytes:
+        """As `encode_ordinary`, each id as 4 bytes in this machine's order, for `numpy.frombuffer`."""
+    def encode_ordinary_batch(
+        self, texts: Sequence[str], *, num_threads: int | None = None
+    ) -> list[list[int]]:
+        """`encode_ordinary` of each text, on threads as in `count_batch`."""
+    def encode_batch(
+        self,
+        texts: Sequence[str],
+        *,
+        num_threads: int | None = None,
+        allowed_special: Literal["all"] | AbstractSet[str] | None = None,
+        disallowed_special: Literal["all"] | Collection[str] | None = None,
+    ) -> list[list[int]]:
+        """`encode` of each text, on threads as in `count_batch`."""
+    def encode_single_token(self, text_or_bytes: str | bytes) -> int:
+        """The id of the token, special or not, with exactly these bytes. Raises KeyError for none."""
+    def decode(self, tokens: Sequence[int], errors: str = "replace") -> str:
+        """The text of tokens; `errors` as in `bytes.decode`, for tokens that are not whole characters.
+
+        Raises KeyError for an id that is not in the vocabulary.
+        """
+    def decode_bytes(self, tokens: Sequence[int]) -> bytes:
+        """The bytes of tokens, joined. Raises KeyError for an id that is not in the vocabulary."""
+    def decode_single_token_bytes(self, token: int) -> bytes:
+        """The bytes of one token, special or not. Raises KeyError for an id that there is not."""
+    def truncate(self, text: str, max_tokens: int, side: Literal["end", "start"] = "end") -> str:
+        """The longest part of `text` with at most `max_tokens` tokens; `side` is the one that is cut off.
+
+        The cut is at the end of a token and never inside a character. The result is counted again: its
+        `count` is at most `max_tokens`, also where the shorter text divides into other tokens. Raises
+        ValueError for another `side`, OverflowError for a negative number.
+        """
+    def split(self, text: str, max_tokens: int, overlap: int = 0) -> list[str]:
+        """Chunks that cover `text`, each with at most `max_tokens` tokens, cut as by `truncate`.
+
+        Each chunk begins with the last tokens of the one before it, as many as fit into `overlap` tokens.
+        Without overlap the chunks joined are the text. Raises ValueError where `overlap` is not below
+        `max_tokens`, or where one character alone has more tokens than that.
+        """
+
+@final
+class Counter:
+    """The exact count of a text that arrives in parts."""
+
+    def __new__(cls, tokenizer: Tokenizer) -> Self:
+        """Nothing was fed yet."""
+    def feed(self, text: str) -> None:
+        """The next part. Parts may end between any two characters."""
+    @property
+    def total(self) -> int:
+        """The tokens of all parts joined as one text."""
+    @property
+    def kept_bytes(self) -> int:
+        """How much text is kept: about a kilobyte, more only within a run without any break.
+
+        Of a tokenizer from a file all text is kept, because its rules can be any.
+        """
+
+@final
+class MessageCount:
+    """The tokens of a chat request before its answer."""
+
+    @property
+    def tokens(self) -> int:
+        """All of them."""
+    @property
+    def image_tokens(self) -> int:
+        """Those of images, part of `tokens`."""
+    @property
+    def exact(self) -> bool:
+        """OpenAI's published function gives this number; otherwise it is an estimate."""
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Codes of why it is an estimate: `unknown_tokenizer`, `unpublished_model`, `image_size` …"""
+
+def encoding_names() -> list[str]:
+    """The names of the bundled encodings."""
+
+def encoding_name_for_model(model: str) -> str | None:
+    """The encoding of an OpenAI model, as in tiktoken; None where it is not known."""
+
+def count_chat(body: bytes, model: str, tokenizer: Tokenizer | None) -> MessageCount:
+    """Count the JSON body of a chat request; without a tokenizer its bytes, as an estimate.
+
+    Raises ValueError for what is not JSON or has no `messages`.
+    """

@@ -94,6 +94,8 @@ class UpstreamConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     # Without a list, GET {base_url}/models is asked, and unknown names are passed on.
     models: tuple[Model, ...] | None = None
     aliases: dict[Model, Model] = {}
+    # The upstream's own model name to an encoding, or to the path of a tokenizer.json.
+    tokenizers: dict[Model, str] = {}
     # 0: only where all others are out.
     weight: Annotated[int, Meta(ge=0, le=1000)] = 1
     connect_timeout: Seconds = 5.0
@@ -146,10 +148,15 @@ class Settings(Struct, frozen=True, kw_only=True):
         """A copy with other `[server]` values; the command line has the last word."""
         return self.replace(server=msgspec.structs.replace(self.server, **changes))
 
-    def upstream_error(self, name: str, message: str) -> SettingsError:
-        """An error of one upstream that shows only when it is built (base URL, header, CIDR, file)."""
+    def upstream_error(self, name: str, message: str, *key: str) -> SettingsError:
+        """An error of one upstream that shows only when it is built (base URL, header, CIDR, file).
+
+        `key` is where in it, for example `"tokenizers", "my-model"`.
+        """
         for index, upstream in enumerate(self.upstreams):
             if upstream.name == name and ("upstreams", index) in self.source.lines:
+                if key:
+                    return self.source.error(("upstreams", index, *key), message)
                 # The core begins with the field, where one is to blame.
                 field, _, rest = message.partition(": ")
                 known = field in UpstreamConfig.__struct_fields__
@@ -274,10 +281,24 @@ def _finish_upstream(
         ca_file = str(Path(source.path).parent / ca_file)
         if not Path(ca_file).is_file():
             raise source.error((*key, "ca_file"), f"there is no file {ca_file}")
+    tokenizers = {
+        model: _tokenizer(name, source, (*key, "tokenizers", model))
+        for model, name in upstream.tokenizers.items()
+    }
     networks = (*file.allow_private_networks, *upstream.allow_private_networks)
     return msgspec.structs.replace(
-        upstream, api_key=api_key, ca_file=ca_file, allow_private_networks=networks
+        upstream, api_key=api_key, ca_file=ca_file, tokenizers=tokenizers, allow_private_networks=networks
     )
+
+
+def _tokenizer(name: str, source: Source, key: KeyPath) -> str:
+    """An encoding's name as it is; of a file, found from the settings file, its path."""
+    if not name.endswith(".json") and "/" not in name:
+        return name
+    path = (Path(source.path).parent / name).absolute()
+    if not path.is_file():
+        raise source.error(key, f"there is no file {path}")
+    return str(path)
 
 
 def _env_keys(environ: Mapping[str, str]) -> Sequence[KeyConfig]:

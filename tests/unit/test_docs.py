@@ -79,14 +79,19 @@ def rust_routing_fields() -> list[str]:
 
 def options_of(command: Any) -> set[str]:
     names = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
-    return names - {"--help"}
+    # Arguments have no dash.
+    return {name for name in names if name.startswith("-")} - {"--help"}
 
 
 def commands() -> dict[str, set[str]]:
     """The heading of each command and its options."""
     root: Any = typer.main.get_command(app)
-    own = {f"`sluicegate {name}`": options_of(command) for name, command in root.commands.items()}
-    return {"`sluicegate`": options_of(root), **own}
+    found = {"`sluicegate`": options_of(root)}
+    for name, command in root.commands.items():
+        found[f"`sluicegate {name}`"] = options_of(command)
+        for inner, subcommand in getattr(command, "commands", {}).items():
+            found[f"`sluicegate {name} {inner}`"] = options_of(subcommand)
+    return found
 
 
 def test_every_error_code_has_its_line() -> None:

@@ -8,6 +8,7 @@ from sluicegate import __version__
 from sluicegate.cli.check import check
 from sluicegate.cli.demo import demo
 from sluicegate.cli.serve import serve
+from sluicegate.cli.tokens import app as tokens
 
 # No pretty tracebacks: they show local variables, and so keys.
 app = typer.Typer(
@@ -21,6 +22,7 @@ app = typer.Typer(
 app.command()(serve)
 app.command()(check)
 app.command()(demo)
+app.add_typer(tokens)
 
 
 def _show_version(wanted: bool) -> None:

@@ -23,12 +23,14 @@ def check(
     from sluicegate import settings as config_file  # noqa: PLC0415
     from sluicegate.app import connect  # noqa: PLC0415
     from sluicegate.cli.serve import require_upstreams  # noqa: PLC0415
+    from sluicegate.upstreams.tokenizers import Tokenizers  # noqa: PLC0415
 
     try:
         settings = config_file.load(config)
         require_upstreams(settings)
         for upstream in settings.upstreams:
             connect(settings, upstream)
+            Tokenizers(settings, upstream)
     except config_file.SettingsError as error:
         refuse(str(error))
     for line in report(settings):
@@ -62,6 +64,9 @@ def _upstream(upstream: "UpstreamConfig") -> "Iterator[str]":
     yield f"  models       {models}"
     if upstream.aliases:
         yield f"  aliases      {', '.join(f'{public} = {name}' for public, name in upstream.aliases.items())}"
+    if upstream.tokenizers:
+        named = ", ".join(f"{model} = {name}" for model, name in upstream.tokenizers.items())
+        yield f"  tokenizers   {named}"
     yield f"  weight       {upstream.weight}"
     yield (
         f"  timeouts     connect {upstream.connect_timeout:g} s, "

@@ -37,6 +37,7 @@ def serve(
     """Run the gateway until it is stopped (Ctrl-C or SIGTERM)."""
     from sluicegate import settings as config_file  # noqa: PLC0415
     from sluicegate.app import connect  # noqa: PLC0415
+    from sluicegate.upstreams.tokenizers import Tokenizers  # noqa: PLC0415
 
     try:
         settings = config_file.load(config)
@@ -45,6 +46,7 @@ def serve(
         require_upstreams(settings)
         for upstream in settings.upstreams:
             connect(settings, upstream)
+            Tokenizers(settings, upstream)
     except config_file.SettingsError as error:
         refuse(str(error))
     address = resolve(settings.server.host)

@@ -6,6 +6,7 @@ mod reactor;
 mod request;
 mod runtime;
 mod stream;
+mod tokens;
 mod upstream;
 mod values;
 mod wake;
@@ -26,5 +27,11 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<stream::Stream>()?;
     m.add_class::<bridge::Call>()?;
     m.add_class::<bridge::Bridge>()?;
+    m.add_class::<tokens::Tokenizer>()?;
+    m.add_class::<tokens::Counter>()?;
+    m.add_class::<tokens::MessageCount>()?;
+    m.add_function(wrap_pyfunction!(tokens::encoding_names, m)?)?;
+    m.add_function(wrap_pyfunction!(tokens::encoding_name_for_model, m)?)?;
+    m.add_function(wrap_pyfunction!(tokens::count_chat, m)?)?;
     runtime::watch_forks(m.py())
 }
