@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from sluicegate import __version__
+from sluicegate.cli.ask import ask
 from sluicegate.cli.check import check
 from sluicegate.cli.serve import serve
 
@@ -19,6 +20,7 @@ app = typer.Typer(
 )
 app.command()(serve)
 app.command()(check)
+app.command()(ask)
 
 
 def _show_version(wanted: bool) -> None:

@@ -2,8 +2,10 @@
 #![forbid(unsafe_code)]
 
 mod bridge;
+mod chunks;
 mod request;
 mod runtime;
+mod sse;
 mod stream;
 mod upstream;
 mod values;
@@ -25,5 +27,13 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<stream::Stream>()?;
     m.add_class::<bridge::Call>()?;
     m.add_class::<bridge::Bridge>()?;
+    m.add("EventTooLargeError", m.py().get_type::<sse::EventTooLargeError>())?;
+    m.add_class::<sse::Event>()?;
+    m.add_class::<sse::EventDecoder>()?;
+    m.add_class::<sse::EventEncoder>()?;
+    m.add_class::<chunks::Chunk>()?;
+    m.add_class::<chunks::ToolCallDelta>()?;
+    m.add_class::<chunks::Usage>()?;
+    m.add_class::<chunks::Chunks>()?;
     runtime::watch_forks(m.py())
 }

@@ -1,0 +1,1 @@
+"""Measurements of single parts, beside the libraries that do the same."""
