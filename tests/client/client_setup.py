@@ -97,6 +97,13 @@ class Script:
         self.upstream.add(self.model, scenario)
         return at(self.upstream, self.model)
 
+    def is_asked(self) -> bool:
+        """Whether a request comes within 20 s."""
+        deadline = time.monotonic() + 20
+        while not self.asked and time.monotonic() < deadline:
+            time.sleep(0.005)
+        return bool(self.asked)
+
     def connections(self) -> list[Connection]:
         """Those that carried a request of this model."""
         return [c for c in self.upstream.records.all() if any(a.model == self.model for a in c.requests)]
@@ -118,7 +125,12 @@ def answered(asked: Asked, answer: Answer[Any]) -> Steps:
     for half in halves(answer.content):
         delta(content=half)
     for index, call in enumerate(answer.tool_calls):
-        first = {"index": index, "id": call.id, "type": "function", "function": {"name": call.name, "arguments": ""}}
+        first = {
+            "index": index,
+            "id": call.id,
+            "type": "function",
+            "function": {"name": call.name, "arguments": ""},
+        }
         delta(tool_calls=[first])
         for half in halves(call.arguments):
             delta(tool_calls=[{"index": index, "function": {"arguments": half}}])

@@ -37,7 +37,9 @@ def test_a_plain_answer(both: Both, demo: Server) -> None:
     assert "demo" in answer.content
     assert (answer.finish_reason, answer.model, answer.tool_calls) == ("stop", "demo-fast", ())
     assert answer.usage is not None
-    assert answer.usage.total_tokens == (answer.usage.prompt_tokens or 0) + (answer.usage.completion_tokens or 0)
+    assert answer.usage.total_tokens == (answer.usage.prompt_tokens or 0) + (
+        answer.usage.completion_tokens or 0
+    )
     assert answer.messages[-1] == {"role": "assistant", "content": answer.content}
     assert b"system_fingerprint" in answer.body
 
@@ -104,7 +106,9 @@ def test_the_environment_and_arguments(
     both.generate("Hi", client={"api_key": "sk-argument", "model": f"{client['model']}.b"})
     keys = [dict(asked.headers)["authorization"] for c in script.connections() for asked in c.requests]
     assert keys == ["Bearer sk-from-environment"]
-    others = [c for c in faulty.records.all() for asked in c.requests if asked.model == f"{client['model']}.b"]
+    others = [
+        c for c in faulty.records.all() for asked in c.requests if asked.model == f"{client['model']}.b"
+    ]
     assert dict(others[0].requests[0].headers)["authorization"] == "Bearer sk-argument"
 
 
@@ -218,7 +222,7 @@ def test_several_choices_come_side_by_side(both: Both, demo: Server) -> None:
 def test_chunks_show_what_they_hold(script: Script) -> None:
     with Client(**script.says(HELLO)) as client:
         chunk = next(client.stream("Hi"))
-    assert repr(chunk) == "Chunk('Hello ')"
+    assert repr(chunk) == "Chunk('Hello')"
     assert repr(Usage(1, 2, 3)).startswith("Usage(prompt_tokens=1, completion_tokens=2")
     assert Usage(1) == Usage(1) != Usage(2)
 

@@ -1,4 +1,4 @@
-"""The clients in threads, several loops, after a fork, under test plugins; leaving early, and what stays behind."""
+"""The clients in threads, several loops, after a fork, under test plugins; leaving early; leaks."""
 
 from __future__ import annotations
 
@@ -139,7 +139,8 @@ def test_after_a_fork(demo: Server) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-# --- leaving early --------------------------------------------------------------------------------------------
+# --- leaving early
+# --------------------------------------------------------------------------------------------
 
 
 def test_leaving_the_loop_closes_the_connection(script: Script) -> None:
@@ -179,8 +180,7 @@ def test_cancelling_closes_the_connection(script: Script, streamed: bool) -> Non
         client = AsyncClient(**script.says(endless if streamed else silent))
         work = client.stream("Go").until_end() if streamed else client.generate("Go")
         task = asyncio.ensure_future(work)
-        while not script.asked:
-            await asyncio.sleep(0.005)
+        assert await asyncio.to_thread(script.is_asked)
         await asyncio.sleep(0.05)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -250,7 +250,8 @@ def test_a_slow_reader_holds_the_server_back(script: Script) -> None:
         assert sent < 32 * 1024 * 1024
 
 
-# --- nothing stays behind -------------------------------------------------------------------------------------
+# --- nothing stays behind
+# -------------------------------------------------------------------------------------
 
 
 def descriptors() -> int:

@@ -1,4 +1,4 @@
-"""The tool loop: three steps, streamed and not; side by side, with times, approval, and errors for the model."""
+"""The tool loop: three steps, streamed and not; side by side, with times, approval, and errors."""
 
 from __future__ import annotations
 
@@ -44,8 +44,13 @@ def test_three_steps(both: Both, script: Script, how: str) -> None:
     if how == "stream":
         chunks, answer = both.stream("What is (3+4)*2?", client=client, tools=[add, double])
         assert "".join(chunk.content for chunk in chunks) == END.content
-        assert [chunk.finish_reason for chunk in chunks if chunk.finish_reason] == ["tool_calls"] * 2 + ["stop"]
-        assert "".join(d.arguments for chunk in chunks for d in chunk.tool_calls) == '{"a": 3, "b": 4}{"value": 7}'
+        assert [chunk.finish_reason for chunk in chunks if chunk.finish_reason] == ["tool_calls"] * 2 + [
+            "stop"
+        ]
+        assert (
+            "".join(d.arguments for chunk in chunks for d in chunk.tool_calls)
+            == '{"a": 3, "b": 4}{"value": 7}'
+        )
     else:
         answer = both.generate("What is (3+4)*2?", client=client, tools=[add, double])
     assert answer.content == END.content
@@ -81,12 +86,12 @@ def test_against_the_demo(both: Both, demo: Server) -> None:
 def test_side_by_side(both: Both, script: Script) -> None:
     meeting = threading.Barrier(3, timeout=10)
 
-    def wait(name: str) -> str:
+    def wait(word: str) -> str:
         """Ends only if all three are there."""
         meeting.wait()
-        return name
+        return word
 
-    client = script.says(calls(*(call("wait", f"c{n}", name=f"n{n}") for n in range(3))), END)
+    client = script.says(calls(*(call("wait", f"c{n}", word=f"n{n}") for n in range(3))), END)
     answer = both.generate("Go", client=client, tools=[wait])
     assert [result.content for result in answer.steps[0].results] == ["n0", "n1", "n2"]
 
@@ -129,7 +134,9 @@ def test_a_slow_tool_is_told_to_the_model(both: Both, script: Script, kind: str)
 
     tool = Tool.of(slow if kind == "sync" else slow_async, name="slow", timeout=0.2)
     begun = time.monotonic()
-    answer = both.generate("Go", client=script.says(calls(call("slow"), call("add", "c2", a=1, b=1)), END), tools=[tool, add])
+    answer = both.generate(
+        "Go", client=script.says(calls(call("slow"), call("add", "c2", a=1, b=1)), END), tools=[tool, add]
+    )
     ended.set()
     results = answer.steps[0].results
     assert "0.2 s" in results[0].content
@@ -247,8 +254,7 @@ def test_leaving_while_a_tool_runs(script: Script) -> None:
     async def scenario() -> None:
         async with AsyncClient(**script.says(calls(call("slow")), END)) as client:
             task = asyncio.create_task(client.generate("Go", tools=[slow]))
-            while not started.is_set():
-                await asyncio.sleep(0.005)
+            assert await asyncio.to_thread(started.wait, 20)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task

@@ -86,7 +86,7 @@ def test_no_docstring_and_own_words() -> None:
 
 
 def test_every_kind_of_type() -> None:
-    def f(
+    def f(  # noqa: PLR0917
         place: Place,
         person: Person,
         size: Size,
@@ -102,8 +102,8 @@ def test_every_kind_of_type() -> None:
     for name in {part.split('"')[0] for part in text.split("#/$defs/")[1:]}:
         assert name in tool.parameters["$defs"], name
     given = tool.arguments(
-        '{"place": {"city": "Ulm"}, "person": {"name": "Eve", "home": {"city": "Bonn"}}, "size": {"width": 3},'
-        ' "colours": ["red"], "mode": "b", "rest": {"x": 1}}'
+        '{"place": {"city": "Ulm"}, "person": {"name": "Eve", "home": {"city": "Bonn"}},'
+        ' "size": {"width": 3}, "colours": ["red"], "mode": "b", "rest": {"x": 1}}'
     )
     assert given["place"] == Place("Ulm")
     assert given["person"] == Person(name="Eve", home=Place("Bonn"))
@@ -111,7 +111,8 @@ def test_every_kind_of_type() -> None:
     assert "either" not in given
     with pytest.raises(msgspec.ValidationError, match="name"):
         tool.arguments(
-            '{"place": {"city": "Ulm"}, "person": {}, "size": {"width": 3}, "colours": [], "mode": "a", "rest": {}}'
+            '{"place": {"city": "Ulm"}, "person": {}, "size": {"width": 3}, "colours": [],'
+            ' "mode": "a", "rest": {}}'
         )
 
 
@@ -140,7 +141,7 @@ def test_methods_and_callable_objects() -> None:
 
 
 def test_functions_that_are_no_tools() -> None:
-    def untyped(x) -> None: ...  # type: ignore[no-untyped-def]  # noqa: ANN001
+    def untyped(x) -> None: ...  # type: ignore[no-untyped-def]
     def many(*xs: int) -> None: ...
     def named(**xs: int) -> None: ...
     def positional(x: int, /) -> None: ...
@@ -173,7 +174,10 @@ def test_a_mutable_default_is_the_functions() -> None:
     assert tool.parameters["properties"]["x"]["default"] == [1]
 
 
-@given(st.dictionaries(st.sampled_from(["a", "b", "c"]), st.one_of(st.integers(), st.text(), st.none())), st.text())
+@given(
+    st.dictionaries(st.sampled_from(["a", "b", "c"]), st.one_of(st.integers(), st.text(), st.none())),
+    st.text(),
+)
 def test_arguments_fit_or_are_refused(arguments: dict[str, Any], noise: str) -> None:
     def f(a: int, b: str = "x", c: int | None = None) -> None: ...
 

@@ -11,7 +11,7 @@ from sluicegate.client.request import Ask, Messages, Options
 from sluicegate.client.session import Session
 from sluicegate.client.settings import Timeouts, read
 from sluicegate.client.stream import AsyncStream
-from sluicegate.client.texts import embedding_request
+from sluicegate.client.embedding import embedding_request
 from sluicegate.client.transport import AsyncTransport
 
 if TYPE_CHECKING:

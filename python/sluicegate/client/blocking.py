@@ -12,7 +12,7 @@ from sluicegate.client.request import Ask, Messages, Options
 from sluicegate.client.session import Session
 from sluicegate.client.settings import Timeouts, read
 from sluicegate.client.stream import Stream
-from sluicegate.client.texts import embedding_request
+from sluicegate.client.embedding import embedding_request
 
 if TYPE_CHECKING:
     from types import TracebackType

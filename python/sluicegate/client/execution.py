@@ -109,7 +109,7 @@ def _told(call: ToolCall, done: Done) -> ToolResult:
 def _encodable(value: Any) -> Any:
     if hasattr(value, "model_dump"):
         return value.model_dump(mode="json")
-    raise NotImplementedError(f"{type(value).__name__}")
+    raise TypeError(f"{type(value).__name__} is no value of JSON")
 
 
 def failure(error: Exception) -> Done:

@@ -39,7 +39,7 @@ class Session:
         """Raises SettingsError for a base URL, header or file that cannot be used."""
         clocks = settings.timeouts
         try:
-            self._upstream = Upstream(
+            self._upstream: Upstream | None = Upstream(
                 settings.base_url,
                 api_key=settings.api_key,
                 headers=list(settings.headers),
@@ -56,25 +56,21 @@ class Session:
         self.settings = settings
         self.transport = transport
         self.chain = Chain(middleware)
-        self.teller = Teller(self._upstream.origin, settings.api_key)
+        self.origin = self._upstream.origin
+        self.teller = Teller(self.origin, settings.api_key)
         self._lines: WeakSet[Line] = WeakSet()
         self._refuses_stream_options: set[str] = set()
-        self._closed = False
-
-    @property
-    def origin(self) -> str:
-        """`scheme://host:port`."""
-        return self._upstream.origin
 
     def close(self) -> None:
         """End what is under way, and refuse further calls."""
-        self._closed = True
+        # With it go the idle connections.
+        self._upstream = None
         for line in list(self._lines):
             line.close()
 
     def open(self, operation: str, body: bytes | None, **options: Any) -> Line:
         """Start a call."""
-        if self._closed:
+        if self._upstream is None:
             raise ClosedError("This client is closed: make a new one.")
         line = self.transport.open(self._upstream, operation, body, options)
         self._lines.add(line)

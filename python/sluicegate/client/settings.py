@@ -1,6 +1,4 @@
-"""What a client is made of: where the server is, the key, the model, the clocks. Arguments win over the
-environment.
-"""
+"""What a client is made of: server, key, model, clocks. Arguments win over the environment."""
 
 from __future__ import annotations
 

@@ -119,13 +119,14 @@ fn deltas() -> impl Strategy<Value = Value> {
 }
 
 fn chunks() -> impl Strategy<Value = String> {
-    let choice = (option::weighted(0.9, 0u64..2), deltas(), maybe(texts()), 0u8..8).prop_map(|(index, delta, finish, n)| {
-        let mut choice = json!({"delta": delta, "finish_reason": if n == 0 { finish } else { Value::Null }});
-        if let Some(index) = index {
-            choice["index"] = json!(index);
-        }
-        choice
-    });
+    let choice =
+        (option::weighted(0.9, 0u64..2), deltas(), maybe(texts()), 0u8..8).prop_map(|(index, delta, finish, n)| {
+            let mut choice = json!({"delta": delta, "finish_reason": if n == 0 { finish } else { Value::Null }});
+            if let Some(index) = index {
+                choice["index"] = json!(index);
+            }
+            choice
+        });
     let choices = prop_oneof![8 => vec(choice.clone(), 1..2), 1 => vec(choice, 0..3)];
     (choices, 0u8..12, 0u64..99, any::<bool>()).prop_map(|(choices, kind, tokens, ascii)| {
         let mut chunk = json!({"id": "chatcmpl-1", "object": "chat.completion.chunk", "choices": choices});
@@ -138,7 +139,11 @@ fn chunks() -> impl Strategy<Value = String> {
             _ => {}
         }
         let text = chunk.to_string();
-        if ascii { escaped(&text) } else { text }
+        if ascii {
+            escaped(&text)
+        } else {
+            text
+        }
     })
 }
 
@@ -155,7 +160,11 @@ fn streams() -> impl Strategy<Value = Vec<String>> {
                 }
             }
             let text = chunk.to_string();
-            if ascii { escaped(&text) } else { text }
+            if ascii {
+                escaped(&text)
+            } else {
+                text
+            }
         });
         std::iter::once(first).chain(later).collect::<Vec<_>>()
     });
@@ -203,7 +212,8 @@ proptest! {
         let first = || expected.iter().flat_map(|whole| &whole.choices).filter(|choice| choice.index == 0);
         let content: String = first().map(|choice| choice.delta.content.as_str()).collect();
         prop_assert_eq!(&chunks.joined().message.content, &content);
-        prop_assert_eq!(&chunks.joined().finish, &first().filter_map(|choice| choice.finish.clone()).next_back());
+        let finish = first().filter_map(|choice| choice.finish.clone()).last();
+        prop_assert_eq!(&chunks.joined().finish, &finish);
     }
 }
 
@@ -315,7 +325,8 @@ fn servers_without_indexes_make_calls_too() {
         let stream = [call(index, Some("c1"), Some("add"), "{}"), call(index, Some("c2"), Some("add"), "{}")];
         assert_eq!(calls_of(&stream).len(), 2, "{index:?}");
     }
-    let unnamed = [call(None, None, Some("add"), "{"), call(None, None, None, "}"), call(None, None, Some("mul"), "{}")];
+    let unnamed =
+        [call(None, None, Some("add"), "{"), call(None, None, None, "}"), call(None, None, Some("mul"), "{}")];
     let found = calls_of(&unnamed);
     assert_eq!(found.iter().map(|call| call.2.as_str()).collect::<Vec<_>>(), ["{}", "{}"]);
     // The id again in each fragment: still one call.
