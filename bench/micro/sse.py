@@ -2,8 +2,8 @@
 
     python -m bench.micro.sse
 
-The decoders in Rust are measured by the crate in `bench/micro/sse`. The stream is made in the same way: chunks of chat
-completions in many scripts, read in pieces of random sizes; rounds interleaved, minimum of CPU time.
+The decoders in Rust are measured by the crate in `bench/micro/sse`. The stream is made in the same way: chunks
+of chat completions in many scripts, in pieces of random sizes; rounds interleaved, minimum of CPU time.
 """
 
 from __future__ import annotations
@@ -70,9 +70,7 @@ DECODERS: dict[str, Decode] = {"sluicegate": by_sluicegate, "openai": by_openai}
 def main() -> None:
     rng = random.Random(7)
     data = stream(rng)
-    print(
-        f"{EVENTS} events of {len(data) / EVENTS:.0f} B on average; CPU µs an event, minimum of {ROUNDS} rounds"
-    )
+    print(f"{EVENTS} events of {len(data) / EVENTS:.0f} B; CPU µs an event, minimum of {ROUNDS} rounds")
     for title, most in (("random 1 B to 8 KB", 8192), ("tiny, 1 to 32 B", 32)):
         reads = cut(data, most, rng)
         best = dict.fromkeys(DECODERS, float("inf"))

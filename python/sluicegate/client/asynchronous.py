@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 
 from sluicegate.client import steps
 from sluicegate.client.discovery import Discovery
+from sluicegate.client.embedding import embedding_request
 from sluicegate.client.request import Ask, Messages, Options
 from sluicegate.client.session import Session
 from sluicegate.client.settings import Timeouts, read
 from sluicegate.client.stream import AsyncStream
-from sluicegate.client.embedding import embedding_request
 from sluicegate.client.transport import AsyncTransport
 
 if TYPE_CHECKING:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 from sluicegate.client import steps
 from sluicegate.client.blocking_transport import BlockingTransport, run_now
 from sluicegate.client.discovery import Discovery
+from sluicegate.client.embedding import embedding_request
 from sluicegate.client.request import Ask, Messages, Options
 from sluicegate.client.session import Session
 from sluicegate.client.settings import Timeouts, read
 from sluicegate.client.stream import Stream
-from sluicegate.client.embedding import embedding_request
 
 if TYPE_CHECKING:
     from types import TracebackType

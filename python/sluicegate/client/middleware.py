@@ -20,7 +20,8 @@ class Middleware:
     """All hooks do nothing. Each may be `async def`; the blocking client runs only those that wait for
     nothing.
 
-    The first of the list is the outermost: its `before` runs first, its `after` last.
+    The first of the list is the outermost: its `before` runs first, its `after` last. An answer given by a
+    `before` is seen by the `after` of those outside of it.
     """
 
     def before(self, request: Request) -> Request | Result | Awaitable[Request | Result | None] | None:
@@ -79,6 +80,7 @@ class Chain:
             base = getattr(Middleware, name)
             return tuple(m for m in middleware if getattr(type(m), name, base) is not base)
 
+        self._all = tuple(middleware)
         self._before = with_hook("before")
         self._after = with_hook("after")[::-1]
         self._on_error = with_hook("on_error")[::-1]
@@ -86,18 +88,24 @@ class Chain:
         self.sees_chunks = bool(self._on_chunk)
 
     async def before(self, request: Request) -> tuple[Request, Result | None]:
-        """The request to send, or an answer that makes it needless."""
+        """The request to send, or an answer that makes it needless, as those outside of its giver see it."""
         for middleware in self._before:
             said = await _settled(middleware.before(request))
             if isinstance(said, Answer | Embeddings):
-                return request, said
+                outer = self._all[: self._all.index(middleware)]
+                return request, await self._seen_by(outer, request, said)
             if said is not None:
                 request = said
         return request, None
 
     async def after(self, request: Request, result: Any) -> Any:
-        """The answer to give."""
+        """The answer to give, where the server gave one."""
+        return await self._seen_by(self._all, request, result)
+
+    async def _seen_by(self, some: Sequence[Middleware], request: Request, result: Any) -> Any:
         for middleware in self._after:
+            if middleware not in some:
+                continue
             said = await _settled(middleware.after(request, result))
             result = result if said is None else said
         return result

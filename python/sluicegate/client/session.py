@@ -98,15 +98,18 @@ class Session:
         )
 
     async def _answered(self, request: Request, once: Any) -> Any:
-        request, result = await self.chain.before(request)
+        request, given = await self.chain.before(request)
+        if given is not None:
+            return given
         attempt = 1
-        while result is None:
+        while True:
             try:
                 result = await once(request)
             except ClientError as error:
                 await self.pause(request, error, attempt)
                 attempt += 1
-        return await self.chain.after(request, result)
+            else:
+                return await self.chain.after(request, result)
 
     async def pause(self, request: Request, error: ClientError, attempt: int) -> None:
         """Wait before another try, or raise the error if there is none."""

@@ -178,18 +178,16 @@ class Streaming(Generic[T]):
         if chunks is None or request is None:
             return
         self._line = None
-        answer = answers.of_chunks(chunks)
+        answer: Answer[Any] = answers.of_chunks(chunks)
         outcome = chunks.outcome
         if outcome is not None and outcome.failure is not None:
             error = self._session.teller.error(outcome.failure, request.model)
             raise steps.interrupted(error, answer)
         if outcome is None or outcome.state != "finished":
             raise steps.interrupted(StreamInterruptedError("The stream was closed before its end."), answer)
-        await self._settle(steps, answer)
+        await self._settle(steps, await self._session.chain.after(request, answer))
 
     async def _settle(self, steps: Steps[T], answer: Answer[Any]) -> None:
-        if self._request is not None:
-            answer = await self._session.chain.after(self._request, answer)
         whole = await steps.settle(answer)
         if whole is not None:
             self.answer = whole

@@ -118,16 +118,18 @@ fn deltas() -> impl Strategy<Value = Value> {
         .prop_map(|fields| Value::Object(fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()))
 }
 
+fn choice() -> impl Strategy<Value = Value> {
+    (option::weighted(0.9, 0u64..2), deltas(), maybe(texts()), 0u8..8).prop_map(|(index, delta, finish, n)| {
+        let mut choice = json!({"delta": delta, "finish_reason": if n == 0 { finish } else { Value::Null }});
+        if let Some(index) = index {
+            choice["index"] = json!(index);
+        }
+        choice
+    })
+}
+
 fn chunks() -> impl Strategy<Value = String> {
-    let choice =
-        (option::weighted(0.9, 0u64..2), deltas(), maybe(texts()), 0u8..8).prop_map(|(index, delta, finish, n)| {
-            let mut choice = json!({"delta": delta, "finish_reason": if n == 0 { finish } else { Value::Null }});
-            if let Some(index) = index {
-                choice["index"] = json!(index);
-            }
-            choice
-        });
-    let choices = prop_oneof![8 => vec(choice.clone(), 1..2), 1 => vec(choice, 0..3)];
+    let choices = prop_oneof![8 => vec(choice(), 1..2), 1 => vec(choice(), 0..3)];
     (choices, 0u8..12, 0u64..99, any::<bool>()).prop_map(|(choices, kind, tokens, ascii)| {
         let mut chunk = json!({"id": "chatcmpl-1", "object": "chat.completion.chunk", "choices": choices});
         match kind {

@@ -106,7 +106,7 @@ fn drive<S: Stream>(stream: S, mut each: impl FnMut(S::Item)) {
 fn by_sse_stream(reads: &[Bytes]) -> (usize, usize) {
     let bytes = iter(reads.iter().cloned().map(Ok::<_, Infallible>));
     let (mut count, mut size) = (0, 0);
-    drive(sse_stream::SseStream::from_byte_stream(bytes), |event| {
+    drive(sse_stream::SseStream::from_bytes_stream(bytes), |event| {
         let event = event.expect("valid");
         count += 1;
         size += black_box(event).data.map_or(0, |data| data.len());

@@ -5,8 +5,22 @@ use std::ops::Range;
 
 /// Words of several scripts, with what JSON has to escape.
 const WORDS: [&str; 16] = [
-    " the", " of", "ing", " answer", ",", ".\\n\\n", " 你好", "世界", " مرحبا", " привет", " \\\"quoted\\\"", " 😀", " नमस्ते", " `code`",
-    " 12", " über",
+    " the",
+    " of",
+    "ing",
+    " answer",
+    ",",
+    ".\\n\\n",
+    " 你好",
+    "世界",
+    " مرحبا",
+    " привет",
+    " \\\"quoted\\\"",
+    " 😀",
+    " नमस्ते",
+    " `code`",
+    " 12",
+    " über",
 ];
 
 /// A small generator of numbers that look random: the same stream on every machine.

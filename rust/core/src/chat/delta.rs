@@ -117,6 +117,15 @@ struct Seen {
     content: Option<Range<usize>>,
 }
 
+impl Whole {
+    /// Would a chunk with another text of this part be told by that text alone?
+    fn is_text_alone(&self, part: Part) -> bool {
+        let [choice] = self.choices.as_slice() else { return false };
+        let calls = usize::from(matches!(part, Part::Arguments(_)));
+        choice.finish.is_none() && choice.delta.calls.len() == calls && self.usage.is_none() && !self.error
+    }
+}
+
 impl Reader {
     /// Read the data of one event. An error leaves the reader as it was.
     pub fn read<'a>(&'a mut self, data: &'a [u8]) -> Result<Chunk<'a>, JsonError> {
@@ -141,12 +150,9 @@ impl Reader {
             read => read?,
         };
         self.drop_half(&mut whole);
-        let plain = whole.choices.len() == 1 && whole.choices[0].finish.is_none();
-        if plain && whole.usage.is_none() && !whole.error && seen.texts == 1 && !seen.names {
-            if self.template.learn(data, seen.span) {
-                self.part = seen.part;
-                self.choice = whole.choices[0].index;
-            }
+        if seen.texts == 1 && !seen.names && whole.is_text_alone(seen.part) && self.template.learn(data, seen.span) {
+            self.part = seen.part;
+            self.choice = whole.choices[0].index;
         }
         Ok(Chunk::Whole(whole))
     }
