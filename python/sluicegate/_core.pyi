@@ -6,9 +6,16 @@ A test compares this stub with the built module.
 
 from asyncio import Future
 from collections.abc import Awaitable, Callable
-from typing import Any, Literal, Self, final
+from typing import Any, Literal, Protocol, Self, final, type_check_only
 
 __version__: str
+
+@type_check_only
+class Settled(Protocol):
+    """The part of a future that the bridge uses."""
+
+    def done(self) -> bool: ...
+    def set_result(self, result: Any, /) -> None: ...
 
 Operation = Literal["chat", "completions", "embeddings"]
 Header = tuple[bytes, bytes]
@@ -203,7 +210,7 @@ class Bridge:
         upstream: Upstream,
         operation: Operation | Literal["models"],
         body: bytes | None,
-        future: Future[Reply],
+        future: Future[Reply] | Settled,
         *,
         stream: bool = False,
         public_model: str | None = None,
@@ -313,8 +320,10 @@ class Chunks:
         """Raises ValueError for a stream that has not begun. It must not be attached."""
     def take(self) -> list[Chunk]:
         """All chunks that are ready. Empty: the answer is over if `outcome` is set; else `wait`."""
-    def wait(self, future: Future[None]) -> None:
-        """Settle `future` when there is something to take; only after an empty `take`, and one at a time."""
+    def wait(self, future: Settled) -> None:
+        """Settle `future`, by `set_result(None)`, when there is something to take; only after an empty
+        `take`, and one at a time.
+        """
     def cancel(self) -> None:
         """Close the upstream; the outcome follows at once."""
     @property

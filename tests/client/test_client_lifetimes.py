@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from client_setup import Script, closes_within, endless, silent
 
 from processes import Server, clean_environment
 from sluicegate.client import Answer, AsyncClient, Client, ClosedError
+from sluicegate.client.news import News
 
 HELLO = Answer("Hello there.")
 
@@ -291,3 +293,78 @@ def memory() -> int:
     """Resident bytes."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+# --- the future of a batch ----------------------------------------------------------------------------------
+
+
+def test_what_a_task_raises_to_the_loop_arrives(script: Script) -> None:
+    """SystemExit in the body of `async for` ends the program, as it does everywhere else."""
+
+    async def scenario() -> None:
+        async with AsyncClient(**script.says(endless)).stream("Go") as stream:
+            async for _ in stream:
+                await anext(stream)
+                raise SystemExit(7)
+
+    with pytest.raises(SystemExit, match="7"):
+        asyncio.run(asyncio.wait_for(scenario(), 20))
+
+
+def test_news_outside_and_inside_of_a_task() -> None:
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        order: list[str] = []
+
+        async def wait(news: News) -> None:
+            await news
+            order.append("woken")
+
+        # From a callback of the loop, the task goes on at once; from another task, in its own turn.
+        for inside, expected in ((False, ["woken", "settled"]), (True, ["settled", "woken"])):
+            order.clear()
+            news = News(loop)
+            task = asyncio.create_task(wait(news))
+            await asyncio.sleep(0)
+
+            def settle(news: News = news) -> None:
+                news.set_result(None)
+                order.append("settled")
+
+            if inside:
+                settle()
+            else:
+                loop.call_soon(settle)
+            await task
+            assert order == expected
+            assert news.done()
+            news.set_result(None)
+            assert not news.cancel()
+
+        news = News(loop)
+        news.set_result(None)
+        await news
+
+        task = asyncio.create_task(wait(News(loop)))
+        await asyncio.sleep(0)
+        task.cancel("why")
+        with pytest.raises(asyncio.CancelledError, match="why"):
+            await task
+
+    asyncio.run(asyncio.wait_for(scenario(), 20))
+
+
+def test_context_variables_stay_with_their_task(demo: Server) -> None:
+    name: ContextVar[str] = ContextVar("name")
+
+    async def one(client: AsyncClient, mine: str) -> None:
+        name.set(mine)
+        async for _ in client.stream("Hi"):
+            assert name.get() == mine
+            assert asyncio.current_task() is not None
+
+    async def scenario() -> None:
+        async with AsyncClient(demo.base_url, model="demo-fast") as client:
+            await asyncio.gather(*(one(client, f"task {number}") for number in range(5)))
+
+    asyncio.run(scenario())

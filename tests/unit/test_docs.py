@@ -79,7 +79,8 @@ def rust_routing_fields() -> list[str]:
 
 def options_of(command: Any) -> set[str]:
     names = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
-    return names - {"--help"}
+    # Without the names of arguments, which are not written.
+    return {name for name in names if name.startswith("-")} - {"--help"}
 
 
 def commands() -> dict[str, set[str]]:

@@ -21,7 +21,7 @@ from sluicegate.client.errors import (
     UnreachableError,
 )
 from sluicegate.client.middleware import Middleware, Retry
-from sluicegate.client.request import Request
+from sluicegate.client.request import Options, Request
 from sluicegate.client.settings import Timeouts
 from sluicegate.client.stream import AsyncStream, Stream
 from sluicegate.client.tools import Tool
@@ -40,6 +40,7 @@ __all__ = [
     "InvalidRequestError",
     "Middleware",
     "ModelNotFoundError",
+    "Options",
     "OutputError",
     "ProtocolError",
     "RateLimitedError",

@@ -98,7 +98,7 @@ class BlockingLine:
             return []
         while not (ready := chunks.take()) and chunks.outcome is None:
             slot = _Slot()
-            chunks.wait(slot)  # type: ignore[arg-type]
+            chunks.wait(slot)
             self._waiter.until(slot)
         if chunks.outcome is not None:
             self._release()
@@ -134,7 +134,7 @@ class BlockingTransport:
         except IndexError:
             waiter = _Waiter()
         slot = _Slot()
-        call = waiter.bridge.exchange(upstream, operation, body, slot, **options)  # type: ignore[arg-type]
+        call = waiter.bridge.exchange(upstream, operation, body, slot, **options)
         return BlockingLine(waiter, self._kept, call, slot)
 
     async def run(self, jobs: Sequence[Job]) -> list[Done]:

@@ -27,19 +27,21 @@ DEFAULT_TOOL_TIMEOUT = 30.0
 
 
 class Options(TypedDict, total=False):
-    """The options of `generate` and `stream`; what is not given is not sent."""
+    """The options of `generate` and `stream`; what is not given is not sent.
+
+    `max_steps`: requests at most, where the model goes on calling tools (10). `tool_timeout`: seconds for
+    each tool call (30), None for no limit. `approve` decides on each call before it runs. `timeout`: the
+    clocks of this call. `extra`: any further field of the request, as the server knows it.
+    """
 
     model: str | None
     tool_choice: str | Mapping[str, Any]
     max_tokens: int | None
     temperature: float | None
-    # Requests at most, where the model goes on calling tools.
     max_steps: int
-    # Seconds for each tool call; None for no limit.
     tool_timeout: float | None
     approve: Approve | None
     timeout: float | Timeouts | None
-    # Any further field of the request, as the server knows it.
     extra: Mapping[str, Any]
 
 

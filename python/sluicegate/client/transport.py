@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sluicegate.client.execution import Done, Job, call_now, failure, in_thread, too_slow
+from sluicegate.client.news import News
 from sluicegate.engine import Chunk, Chunks, Engine, Reply, Upstream
 
 if TYPE_CHECKING:
@@ -64,9 +65,9 @@ class AsyncLine:
         if chunks is None:
             return []
         while not (ready := chunks.take()) and chunks.outcome is None:
-            future = self._loop.create_future()
-            chunks.wait(future)
-            await future
+            news = News(self._loop)
+            chunks.wait(news)
+            await news
         return ready
 
     def close(self) -> None:

@@ -1,5 +1,6 @@
 //! Server-sent events as Python values: the decoder and the encoder of `sluicegate.sse`.
 
+use parking_lot::Mutex;
 use pyo3::{
     buffer::PyBuffer,
     create_exception,
@@ -12,15 +13,49 @@ use sluicegate_core::sse::{
     decode::{self, Decoder, Message, TooLarge},
     encode::{self, Encoder},
 };
+use std::ops::Range;
 
 create_exception!(sluicegate.sse, EventTooLargeError, PyValueError, "One event is larger than the decoder's limit.");
 
+/// The data of an event: a string only once somebody wants one, which takes longer than all else of an event.
+enum Data {
+    /// A part of the bytes that were fed.
+    Read(Py<PyBytes>, Range<usize>),
+    /// Of an event that came in several reads.
+    Own(Box<[u8]>),
+    Text(Py<PyString>),
+}
+
+impl Data {
+    fn of(read: &Bound<'_, PyBytes>, data: &[u8]) -> Self {
+        let bytes = read.as_bytes().as_ptr_range();
+        let own = data.as_ptr_range();
+        if bytes.start <= own.start && own.end <= bytes.end {
+            let start = own.start as usize - bytes.start as usize;
+            Data::Read(read.clone().unbind(), start..start + data.len())
+        } else {
+            Data::Own(data.into())
+        }
+    }
+
+    fn text(&self, py: Python<'_>) -> Py<PyString> {
+        match self {
+            Data::Read(read, at) => text(py, &read.as_bytes(py)[at.clone()]).unbind(),
+            Data::Own(bytes) => text(py, bytes).unbind(),
+            Data::Text(text) => text.clone_ref(py),
+        }
+    }
+}
+
 /// One event, as the standard dispatches it.
-#[pyclass(frozen, get_all, module = "sluicegate.sse", freelist = 256)]
+#[pyclass(frozen, module = "sluicegate.sse", freelist = 256)]
 pub struct Event {
-    data: Py<PyString>,
+    data: Mutex<Data>,
+    #[pyo3(get)]
     event: Py<PyString>,
+    #[pyo3(get)]
     id: Py<PyString>,
+    #[pyo3(get)]
     retry: Option<u64>,
 }
 
@@ -35,7 +70,19 @@ impl Event {
             ));
         }
         let event = if event.is_empty() { "message" } else { event };
+        let data = Mutex::new(Data::Text(data));
         Ok(Event { data, event: PyString::new(py, event).unbind(), id: PyString::new(py, id).unbind(), retry })
+    }
+
+    #[getter]
+    fn data(&self, py: Python<'_>) -> Py<PyString> {
+        // Making a string runs no Python code, so nothing can come back here while the lock is held.
+        let mut data = self.data.lock();
+        let text = data.text(py);
+        if !matches!(*data, Data::Text(_)) {
+            *data = Data::Text(text.clone_ref(py));
+        }
+        text
     }
 
     fn __eq__(&self, py: Python<'_>, other: &Bound<'_, PyAny>) -> PyResult<bool> {
@@ -45,11 +92,11 @@ impl Event {
     }
 
     fn __hash__(&self, py: Python<'_>) -> PyResult<isize> {
-        (&self.data, &self.event, &self.id, self.retry).into_pyobject(py)?.hash()
+        (self.data(py), &self.event, &self.id, self.retry).into_pyobject(py)?.hash()
     }
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
-        let mut shown = format!("Event({}", self.data.bind(py).repr()?);
+        let mut shown = format!("Event({}", self.data(py).bind(py).repr()?);
         for (name, text, usual) in [("event", &self.event, "message"), ("id", &self.id, "")] {
             if text.bind(py).to_str()? != usual {
                 shown += &format!(", {name}={}", text.bind(py).repr()?);
@@ -72,7 +119,7 @@ impl Event {
 impl Event {
     fn message(&self, py: Python<'_>) -> PyResult<Message> {
         let text = |text: &Py<PyString>| text.bind(py).to_str().map(str::to_owned);
-        Ok(Message { event: text(&self.event)?, data: text(&self.data)?, id: text(&self.id)?, retry: self.retry })
+        Ok(Message { event: text(&self.event)?, data: text(&self.data(py))?, id: text(&self.id)?, retry: self.retry })
     }
 }
 
@@ -93,7 +140,7 @@ impl Same {
 }
 
 fn text<'py>(py: Python<'py>, bytes: &[u8]) -> Bound<'py, PyString> {
-    PyString::new(py, &String::from_utf8_lossy(bytes))
+    PyString::new(py, &decode::text(bytes))
 }
 
 /// The incremental decoder of one stream.
@@ -127,10 +174,11 @@ impl EventDecoder {
             return Err(PyValueError::new_err("the decoder is closed: make a new one for a new stream"));
         }
         match data.cast::<PyBytes>() {
-            Ok(bytes) => self.decode(py, bytes.as_bytes()),
+            Ok(bytes) => self.decode(py, bytes),
             Err(_) => {
                 let wrong = |_| PyTypeError::new_err(format!("a stream of events is bytes, not {}", data.get_type()));
-                self.decode(py, &PyBuffer::<u8>::get(data).map_err(wrong)?.to_vec(py)?)
+                let copy = PyBuffer::<u8>::get(data).map_err(wrong)?.to_vec(py)?;
+                self.decode(py, &PyBytes::new(py, &copy))
             }
         }
     }
@@ -157,9 +205,9 @@ impl EventDecoder {
         Err(EventTooLargeError::new_err(format!("one event has more than {limit} bytes (max_event_bytes)")))
     }
 
-    fn decode<'py>(&mut self, py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyList>> {
+    fn decode<'py>(&mut self, py: Python<'py>, read: &Bound<'py, PyBytes>) -> PyResult<Bound<'py, PyList>> {
         let list = PyList::empty(py);
-        let mut events = self.decoder.push(bytes);
+        let mut events = self.decoder.push(read.as_bytes());
         loop {
             match events.next() {
                 Ok(None) => return Ok(list),
@@ -168,7 +216,8 @@ impl EventDecoder {
                         None => intern!(py, "message").clone().unbind(),
                         Some(name) => self.event.get(py, name),
                     };
-                    list.append(Event { data: text(py, data).unbind(), event, id: self.id.get(py, id), retry })?;
+                    let data = Mutex::new(Data::of(read, data));
+                    list.append(Event { data, event, id: self.id.get(py, id), retry })?;
                 }
                 Err(too_large) => {
                     self.too_large = Some(too_large);
