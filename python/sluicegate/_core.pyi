@@ -6,16 +6,9 @@ A test compares this stub with the built module.
 
 from asyncio import Future
 from collections.abc import Awaitable, Callable
-from typing import Any, Literal, Protocol, Self, final, type_check_only
+from typing import Any, Literal, Self, final
 
 __version__: str
-
-@type_check_only
-class Settled(Protocol):
-    """The part of a future that the bridge uses."""
-
-    def done(self) -> bool: ...
-    def set_result(self, result: Any, /) -> None: ...
 
 Operation = Literal["chat", "completions", "embeddings"]
 Header = tuple[bytes, bytes]
@@ -210,7 +203,7 @@ class Bridge:
         upstream: Upstream,
         operation: Operation | Literal["models"],
         body: bytes | None,
-        future: Future[Reply] | Settled,
+        future: Any,
         *,
         stream: bool = False,
         public_model: str | None = None,
@@ -223,7 +216,7 @@ class Bridge:
         idle_timeout: float | None = None,
         total_timeout: float | None = None,
     ) -> Call:
-        """Start one call; `future` resolves to a Reply.
+        """Start one call; `future`, an asyncio one or what has its `done` and `set_result`, gets a Reply.
 
         `models` sends GET /models; all else POSTs `body`. `public_model` replaces `model` in the answer.
         `choices` is the request's `n`: a stream that ends with fewer is not complete.
@@ -246,8 +239,6 @@ class Usage:
         cached_tokens: int | None = None,
         reasoning_tokens: int | None = None,
     ) -> Self: ...
-    def __eq__(self, other: object, /) -> bool: ...
-    def __ne__(self, other: object, /) -> bool: ...
     @property
     def prompt_tokens(self) -> int | None: ...
     @property
@@ -264,10 +255,8 @@ class ToolCallDelta:
     """A fragment of a tool call; fragments with one `index` belong together."""
 
     def __new__(
-        cls, index: int | None = None, id: str | None = None, name: str | None = None, arguments: str = ""
+        cls, index: int | None = None, id: str | None = None, name: str | None = None, arguments: str = ...
     ) -> Self: ...
-    def __eq__(self, other: object, /) -> bool: ...
-    def __ne__(self, other: object, /) -> bool: ...
     @property
     def index(self) -> int | None: ...
     @property
@@ -320,7 +309,7 @@ class Chunks:
         """Raises ValueError for a stream that has not begun. It must not be attached."""
     def take(self) -> list[Chunk]:
         """All chunks that are ready. Empty: the answer is over if `outcome` is set; else `wait`."""
-    def wait(self, future: Settled) -> None:
+    def wait(self, future: Any) -> None:
         """Settle `future`, by `set_result(None)`, when there is something to take; only after an empty
         `take`, and one at a time.
         """
@@ -354,9 +343,6 @@ class Event:
 
     def __new__(cls, data: str, *, event: str = "message", id: str = "", retry: int | None = None) -> Self:
         """Raises ValueError for a line break in `event` or `id`, or a NUL in `id`: they cannot be sent."""
-    def __eq__(self, other: object, /) -> bool: ...
-    def __ne__(self, other: object, /) -> bool: ...
-    def __hash__(self, /) -> int: ...
     @property
     def data(self) -> str: ...
     @property

@@ -75,15 +75,11 @@ def test_thinking_goes_to_standard_error(demo: Server) -> None:
     assert ask(env, "--no-thinking", "Hi").stderr == ""
 
 
-def test_in_a_terminal_thinking_is_dim(demo: Server) -> None:
+def in_terminal(env: dict[str, str], *arguments: str) -> bytes:
+    """What a terminal is sent."""
     parent, child = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "sluicegate", "ask", "Hi"],
-        env=environment(demo.base_url, "demo-thinking-fast"),
-        stdin=child,
-        stdout=child,
-        stderr=child,
-    )
+    command = [sys.executable, "-m", "sluicegate", "ask", *arguments]
+    process = subprocess.Popen(command, env=env, stdin=child, stdout=child, stderr=child)
     os.close(child)
     shown = b""
     try:
@@ -94,9 +90,25 @@ def test_in_a_terminal_thinking_is_dim(demo: Server) -> None:
     finally:
         os.close(parent)
     assert process.wait(LIMIT) == 0
+    return shown
+
+
+def test_in_a_terminal_thinking_is_dim(demo: Server) -> None:
+    shown = in_terminal(environment(demo.base_url, "demo-thinking-fast"), "Hi")
     thoughts, _, answer = shown.partition(b"\033[0m")
     assert thoughts.startswith(b"\033[2mThere is no model here")
     assert b"Hello from" in answer
+
+
+def test_a_model_cannot_drive_the_terminal(script: Script) -> None:
+    said = "one\ttwo\n\033[2J\x9b31m\x07three"
+    client = script.says(Answer(said))
+    env = environment(client["base_url"], script.model)
+    shown = in_terminal(env, "Hi").decode()
+    assert "three" in shown
+    assert not {"\033", "\x9b", "\x07"} & set(shown)
+    # A pipe gets it as it is.
+    assert ask(env, "Hi").stdout == f"{said}\n"
 
 
 def test_no_question(demo: Server) -> None:

@@ -14,6 +14,8 @@ REFUSED = 2
 # As shells report a program that SIGINT ended.
 INTERRUPTED = 130
 _DIM, _NORMAL = "\033[2m", "\033[0m"
+# Written to a terminal, these could clear it or answer for the user; a model may be made to say them.
+_CONTROL = {code: "\ufffd" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
 
 
 def ask(  # noqa: PLR0913, PLR0917 - one for each option
@@ -77,6 +79,7 @@ def _question(given: str | None) -> str:
 
 def _print_stream(client: "Client", messages: list[dict[str, Any]], *, thinking: bool) -> None:
     out, thoughts = sys.stdout, _Thoughts(shown=thinking)
+    terminal = out.isatty()
     ended_line = True
     try:
         with client.stream(messages) as chunks:
@@ -85,7 +88,7 @@ def _print_stream(client: "Client", messages: list[dict[str, Any]], *, thinking:
                 text = chunk.content or chunk.refusal
                 if text:
                     thoughts.end()
-                    out.write(text)
+                    out.write(text.translate(_CONTROL) if terminal else text)
                     out.flush()
                     ended_line = text.endswith("\n")
     finally:
@@ -100,7 +103,8 @@ def _print_whole(answer: "Answer[Any]", *, thinking: bool) -> None:
     thoughts = _Thoughts(shown=thinking)
     thoughts.show(answer.thinking)
     thoughts.end()
-    sys.stdout.write(f"{(answer.content or answer.refusal).rstrip()}\n")
+    text = (answer.content or answer.refusal).rstrip()
+    sys.stdout.write(f"{text.translate(_CONTROL) if sys.stdout.isatty() else text}\n")
     sys.stdout.flush()
     _warn_if_cut(answer)
 
@@ -138,7 +142,7 @@ class _Thoughts:
             return
         start = _DIM if self._dim and not self._open else ""
         self._open = True
-        sys.stderr.write(f"{start}{text}")
+        sys.stderr.write(f"{start}{text.translate(_CONTROL) if self._dim else text}")
         sys.stderr.flush()
 
     def end(self) -> None:

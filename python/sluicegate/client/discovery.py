@@ -22,6 +22,8 @@ _LIMITS: Final = Timeouts(first_event=LIMIT_SECONDS, idle=LIMIT_SECONDS, total=L
 _MOST_MODELS: Final = 1024
 
 _logger = logging.getLogger("sluicegate.client")
+# Silent unless the program sets up logging, as a library has to be.
+_logger.addHandler(logging.NullHandler())
 
 
 class _Card(Struct):

@@ -97,7 +97,7 @@ impl ToolCallDelta {
 }
 
 /// One chunk of a streamed answer.
-#[pyclass(frozen, get_all, module = "sluicegate.client", name = "Chunk", freelist = 256)]
+#[pyclass(frozen, get_all, module = "sluicegate.client", name = "Chunk")]
 pub struct Chunk {
     content: Py<PyString>,
     thinking: Py<PyString>,

@@ -48,7 +48,7 @@ impl Data {
 }
 
 /// One event, as the standard dispatches it.
-#[pyclass(frozen, module = "sluicegate.sse", freelist = 256)]
+#[pyclass(frozen, module = "sluicegate.sse")]
 pub struct Event {
     data: Mutex<Data>,
     #[pyo3(get)]
