@@ -2,8 +2,8 @@
 
     OPENAI_COMPATIBLE_BASE_URL=http://localhost:11434/v1 python examples/calculator.py "What is (3 + 4) * 12?"
 
-No `eval`: the expression is parsed, and only numbers and the operators below are walked. Sizes are bounded, so
-that `9 ** 9 ** 9` is an error and not an hour of work.
+No `eval`: the expression is parsed, and only numbers and the operators below are walked. Sizes are bounded:
+`9 ** 9 ** 9` is an error and not an hour of work.
 """
 
 import ast

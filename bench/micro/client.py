@@ -33,6 +33,7 @@ from sluicegate.client import AsyncClient, Client
 SCENARIOS = (
     ("1 stream, a chunk each 10 ms", "bench-n100-d10-b40", 1, 100),
     ("20 streams, 100 chunks a second each", "bench-n100-d10-b40", 20, 100),
+    ("200 streams, 100 chunks a second each", "bench-n100-d10-b40", 200, 100),
     ("10 streams, 200 chunks at once", "bench-n200-d0-b40", 10, 200),
 )
 QUESTION = [{"role": "user", "content": "Say something."}]

@@ -214,7 +214,7 @@ proptest! {
         let first = || expected.iter().flat_map(|whole| &whole.choices).filter(|choice| choice.index == 0);
         let content: String = first().map(|choice| choice.delta.content.as_str()).collect();
         prop_assert_eq!(&chunks.joined().message.content, &content);
-        let finish = first().filter_map(|choice| choice.finish.clone()).last();
+        let finish = first().filter_map(|choice| choice.finish.clone()).next_back();
         prop_assert_eq!(&chunks.joined().finish, &finish);
     }
 }

@@ -131,7 +131,9 @@ struct Same {
 
 impl Same {
     fn get(&mut self, py: Python<'_>, bytes: &[u8]) -> Py<PyString> {
-        if self.bytes != bytes {
+        // Empty ones are not compared: memcmp's masked load from where an empty Vec points costs 80 ns on AVX-512.
+        let same = self.bytes.len() == bytes.len() && (bytes.is_empty() || self.bytes == bytes);
+        if !same {
             self.bytes = bytes.to_vec();
             self.text = text(py, bytes).unbind();
         }
