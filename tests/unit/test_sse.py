@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import pickle
 import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -320,8 +319,3 @@ def test_two_threads_on_one_decoder_do_no_harm() -> None:
     for thread in threads:
         thread.join(20)
     assert sum(found) == 50 * (400 - len(refused))
-
-
-def test_events_are_not_pickled_by_accident() -> None:
-    with pytest.raises(TypeError):
-        pickle.dumps(Event("x"))
