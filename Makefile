@@ -33,17 +33,21 @@ test-python: .make/build  ## everything under tests/; ARGS="-k name" for a part
 check: .make/build  ## formats, lints, types, the stub, the lock files
 	cargo fmt --all --check
 	cargo fmt --manifest-path bench/upstream/Cargo.toml --check
+	cargo fmt --manifest-path bench/micro/sse/Cargo.toml --check
 	cargo clippy --locked --workspace --all-targets --quiet -- -D warnings
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	cargo metadata --locked --format-version 1 >/dev/null
 	cargo metadata --locked --manifest-path bench/upstream/Cargo.toml --format-version 1 >/dev/null
+	cargo metadata --locked --manifest-path bench/micro/sse/Cargo.toml --format-version 1 >/dev/null
+	scripts/reference --check
 	$(BIN)/python -m pytest --quiet tests/unit/test_locks.py tests/contract/python/test_stub.py
 
 fmt: .make/build  ## rewrite the sources in their one format
 	cargo fmt --all
 	cargo fmt --manifest-path bench/upstream/Cargo.toml
+	cargo fmt --manifest-path bench/micro/sse/Cargo.toml
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 

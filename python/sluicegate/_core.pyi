@@ -214,7 +214,7 @@ class Bridge:
         upstream: Upstream,
         operation: Operation | Literal["models"],
         body: bytes | None,
-        future: Future[Reply],
+        future: Any,
         *,
         stream: bool = False,
         public_model: str | None = None,
@@ -224,9 +224,10 @@ class Bridge:
         request_id: str | None = None,
         headers: list[tuple[str, str]] = ...,
         first_event_timeout: float | None = None,
+        idle_timeout: float | None = None,
         total_timeout: float | None = None,
     ) -> Call:
-        """Start one call; `future` resolves to a Reply.
+        """Start one call; `future`, an asyncio one or what has its `done` and `set_result`, gets a Reply.
 
         `models` sends GET /models; all else POSTs `body`. `public_model` replaces `model` in the answer.
         `choices` is the request's `n`: a stream that ends with fewer is not complete.
@@ -375,3 +376,162 @@ def count_chat(body: bytes, model: str, tokenizer: Tokenizer | None) -> MessageC
 
     Raises ValueError for what is not JSON or has no `messages`.
     """
+@final
+class Usage:
+    """Token counts as a server reports them; None where it says nothing credible."""
+
+    def __new__(
+        cls,
+        prompt_tokens: int | None = None,
+        completion_tokens: int | None = None,
+        total_tokens: int | None = None,
+        cached_tokens: int | None = None,
+        reasoning_tokens: int | None = None,
+    ) -> Self: ...
+    @property
+    def prompt_tokens(self) -> int | None: ...
+    @property
+    def completion_tokens(self) -> int | None: ...
+    @property
+    def total_tokens(self) -> int | None: ...
+    @property
+    def cached_tokens(self) -> int | None: ...
+    @property
+    def reasoning_tokens(self) -> int | None: ...
+
+@final
+class ToolCallDelta:
+    """A fragment of a tool call; fragments with one `index` belong together."""
+
+    def __new__(
+        cls, index: int | None = None, id: str | None = None, name: str | None = None, arguments: str = ...
+    ) -> Self: ...
+    @property
+    def index(self) -> int | None: ...
+    @property
+    def id(self) -> str | None: ...
+    @property
+    def name(self) -> str | None: ...
+    @property
+    def arguments(self) -> str: ...
+
+@final
+class Chunk:
+    """One chunk of a streamed answer. Texts are empty, and the rest is None, where it says nothing of it."""
+
+    def __new__(
+        cls,
+        content: str | None = None,
+        *,
+        thinking: str | None = None,
+        refusal: str | None = None,
+        tool_calls: tuple[ToolCallDelta, ...] | None = None,
+        finish_reason: str | None = None,
+        usage: Usage | None = None,
+        index: int = 0,
+    ) -> Self: ...
+    @property
+    def content(self) -> str: ...
+    @property
+    def thinking(self) -> str: ...
+    @property
+    def refusal(self) -> str: ...
+    @property
+    def tool_calls(self) -> tuple[ToolCallDelta, ...]: ...
+    @property
+    def finish_reason(self) -> str | None: ...
+    @property
+    def usage(self) -> Usage | None: ...
+    @property
+    def index(self) -> int:
+        """Of the choice; 0 unless `n` was asked for."""
+
+@final
+class Chunks:
+    """A streamed chat answer that is read here instead of being sent on. Dropping it cancels the upstream
+    call.
+
+    What has come is also kept joined, for the choice 0.
+    """
+
+    def __new__(cls, stream: Stream) -> Self:
+        """Raises ValueError for a stream that has not begun. It must not be attached."""
+    def take(self) -> list[Chunk]:
+        """All chunks that are ready. Empty: the answer is over if `outcome` is set; else `wait`."""
+    def wait(self, future: Any) -> None:
+        """Settle `future`, by `set_result(None)`, when there is something to take; only after an empty
+        `take`, and one at a time.
+        """
+    def cancel(self) -> None:
+        """Close the upstream; the outcome follows at once."""
+    @property
+    def outcome(self) -> Outcome | None: ...
+    @property
+    def content(self) -> str: ...
+    @property
+    def thinking(self) -> str: ...
+    @property
+    def refusal(self) -> str: ...
+    @property
+    def finish_reason(self) -> str | None: ...
+    @property
+    def usage(self) -> Usage | None: ...
+    @property
+    def tool_calls(self) -> tuple[ToolCallDelta, ...]: ...
+
+class EventTooLargeError(ValueError):
+    """One event is larger than the decoder's limit; the decoder is of no further use."""
+
+@final
+class Event:
+    """One server-sent event, immutable.
+
+    `event` is its type, `id` the last event id that is in force, `retry` the milliseconds that this event
+    asks the client to wait before it reconnects.
+    """
+
+    def __new__(cls, data: str, *, event: str = "message", id: str = "", retry: int | None = None) -> Self:
+        """Raises ValueError for a line break in `event` or `id`, or a NUL in `id`: they cannot be sent."""
+    @property
+    def data(self) -> str: ...
+    @property
+    def event(self) -> str: ...
+    @property
+    def id(self) -> str: ...
+    @property
+    def retry(self) -> int | None: ...
+    def encode(self) -> bytes:
+        """The bytes of this event alone."""
+
+@final
+class EventDecoder:
+    """The incremental decoder of one stream of server-sent events. Any split of the bytes gives the same
+    events.
+    """
+
+    def __new__(cls, max_event_bytes: int = 1048576) -> Self: ...
+    def feed(self, data: bytes | bytearray | memoryview) -> list[Event]:
+        """The events that these bytes complete.
+
+        Raises EventTooLargeError for an event of more than `max_event_bytes`, in the call after the one
+        that gives the events before it; ValueError after `close`; TypeError for what is not bytes.
+        """
+    def close(self) -> None:
+        """The stream has ended: what it cut off is no event. Raises EventTooLargeError where `feed` has yet
+        to.
+        """
+    @property
+    def pending(self) -> int:
+        """Bytes of an event that is not complete."""
+    @property
+    def retry(self) -> int | None:
+        """The milliseconds that the stream asked for last."""
+
+@final
+class EventEncoder:
+    """Writes the events of one stream, each id only where it changes."""
+
+    def __new__(cls) -> Self: ...
+    def encode(self, event: Event) -> bytes: ...
+    def comment(self, text: str) -> bytes:
+        """A comment, which every client skips; it keeps a silent connection alive."""

@@ -16,6 +16,7 @@ from sluicegate.clock import wall_seconds
 from sluicegate.completions import endpoint as completions
 from sluicegate.embeddings import endpoint as embeddings
 from sluicegate.errors import GatewayError
+from sluicegate.fallback import FALLBACK_DEFAULT
 from sluicegate.http.body import BodyReader
 from sluicegate.http.envelope import Envelope
 from sluicegate.http.exchange import JSON_HEADERS, Exchange, exchange_of
@@ -24,7 +25,7 @@ from sluicegate.http.relay import ClientWatches
 from sluicegate.http.router import ExactRouter
 from sluicegate.keys.authenticate import Authenticator
 from sluicegate.models import routes as models
-from sluicegate.models.catalog import FALLBACK_DEFAULT, Catalog, Source
+from sluicegate.models.catalog import Catalog, Source
 from sluicegate.settings import Settings, UpstreamConfig
 from sluicegate.telemetry.logs import Log
 from sluicegate.upstreams.discover import Discovery, Models

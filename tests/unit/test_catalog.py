@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from sluicegate.errors import GatewayError
-from sluicegate.models.catalog import FALLBACK_DEFAULT, FALLBACK_MODELS, Catalog, Source
+from sluicegate.fallback import FALLBACK_DEFAULT, FALLBACK_MODELS
+from sluicegate.models.catalog import Catalog, Source
 
 A = Source("A", "a", ("big", "org/small"), {"fast": "org/small"})
 B = Source("B", "b", ("big",), {"big": "b-big-2", "only-b": "x"})

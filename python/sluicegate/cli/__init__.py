@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from sluicegate import __version__
+from sluicegate.cli.ask import ask
 from sluicegate.cli.check import check
 from sluicegate.cli.demo import demo
 from sluicegate.cli.serve import serve
@@ -23,6 +24,7 @@ app.command()(serve)
 app.command()(check)
 app.command()(demo)
 app.add_typer(tokens)
+app.command()(ask)
 
 
 def _show_version(wanted: bool) -> None:

@@ -6,18 +6,7 @@ from typing import Generic, NamedTuple, TypeVar
 from msgspec import Struct
 
 from sluicegate import errors
-
-# Shown and used when nobody could be asked: names that many OpenAI-compatible servers know.
-FALLBACK_MODELS = (
-    "gpt-4o",
-    "gpt-4o-mini",
-    "gpt-4-turbo",
-    "gpt-3.5-turbo",
-    "claude-3-5-sonnet",
-    "claude-3-haiku",
-    "gemini-pro",
-)
-FALLBACK_DEFAULT = "gpt-3.5-turbo"
+from sluicegate.fallback import FALLBACK_DEFAULT, FALLBACK_MODELS
 
 U = TypeVar("U")
 

@@ -131,10 +131,26 @@ impl<'a> Text<'a> {
     #[inline]
     pub fn decode(&self) -> Cow<'a, str> {
         if self.escaped {
-            Cow::Owned(unescape(self.raw))
+            let mut meant = String::with_capacity(self.raw.len());
+            unescape(self.raw, &mut meant);
+            Cow::Owned(meant)
         } else {
             Cow::Borrowed(self.raw)
         }
+    }
+
+    /// The text that is meant; it lies in `scratch` where there are escapes.
+    #[inline]
+    pub fn resolve<'s>(&self, scratch: &'s mut String) -> &'s str
+    where
+        'a: 's,
+    {
+        if !self.escaped {
+            return self.raw;
+        }
+        scratch.clear();
+        unescape(self.raw, scratch);
+        scratch
     }
 }
 

@@ -173,7 +173,8 @@ impl Bridge {
     }
 
     #[pyo3(signature = (upstream, operation, body, future, *, stream = false, public_model = None, hide_usage = false,
-        choices = 1, keep_alive = 0.0, request_id = None, headers = Vec::new(), first_event_timeout = None, total_timeout = None))]
+        choices = 1, keep_alive = 0.0, request_id = None, headers = Vec::new(), first_event_timeout = None, idle_timeout = None,
+        total_timeout = None))]
     #[allow(clippy::too_many_arguments)] // named one by one in Python
     fn exchange(
         &self,
@@ -189,6 +190,7 @@ impl Bridge {
         request_id: Option<&str>,
         headers: Vec<(String, String)>,
         first_event_timeout: Option<f64>,
+        idle_timeout: Option<f64>,
         total_timeout: Option<f64>,
     ) -> PyResult<Call> {
         if self.forks != runtime::forks() {
@@ -200,6 +202,7 @@ impl Bridge {
         let target = upstream.target()?;
         let mut clocks = target.clocks;
         clocks.first_event = limit("first_event_timeout", first_event_timeout)?.unwrap_or(clocks.first_event);
+        clocks.idle = limit("idle_timeout", idle_timeout)?.unwrap_or(clocks.idle);
         clocks.total = limit("total_timeout", total_timeout)?.unwrap_or(clocks.total);
         let mut sent = Vec::with_capacity(headers.len() + 1);
         if let Some(id) = request_id {

@@ -3,8 +3,10 @@
 
 mod bridge;
 mod reactor;
+mod chunks;
 mod request;
 mod runtime;
+mod sse;
 mod stream;
 mod tokens;
 mod upstream;
@@ -33,5 +35,13 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(tokens::encoding_names, m)?)?;
     m.add_function(wrap_pyfunction!(tokens::encoding_name_for_model, m)?)?;
     m.add_function(wrap_pyfunction!(tokens::count_chat, m)?)?;
+    m.add("EventTooLargeError", m.py().get_type::<sse::EventTooLargeError>())?;
+    m.add_class::<sse::Event>()?;
+    m.add_class::<sse::EventDecoder>()?;
+    m.add_class::<sse::EventEncoder>()?;
+    m.add_class::<chunks::Chunk>()?;
+    m.add_class::<chunks::ToolCallDelta>()?;
+    m.add_class::<chunks::Usage>()?;
+    m.add_class::<chunks::Chunks>()?;
     runtime::watch_forks(m.py())
 }
