@@ -1,6 +1,7 @@
 //! What the gateway knows about the OpenAI bodies of chat, completions and embeddings.
 
 pub mod answer;
+pub mod compose;
 pub mod convert;
 pub mod observe;
 pub mod rewrite;
