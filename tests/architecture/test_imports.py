@@ -28,7 +28,7 @@ LAYERS = (
     {"audit"},
     {"http", "storage", "telemetry"},
     {"engine"},
-    {"settings", "errors", "ids", "clock", "toml_lines"},
+    {"settings", "errors", "ids", "clock", "toml_lines", "globs"},
     {"_core"},
 )
 # Folders that stand beside the gateway: they import nothing of it but themselves.

@@ -21,14 +21,13 @@ def check(
 ) -> None:
     """Read the settings as `serve` would, and print them. Exit status 2 if they cannot be used."""
     from sluicegate import settings as config_file  # noqa: PLC0415
-    from sluicegate.app import connect  # noqa: PLC0415
+    from sluicegate.app import verify  # noqa: PLC0415
     from sluicegate.cli.serve import require_upstreams  # noqa: PLC0415
 
     try:
         settings = config_file.load(config)
         require_upstreams(settings)
-        for upstream in settings.upstreams:
-            connect(settings, upstream)
+        verify(settings)
     except config_file.SettingsError as error:
         refuse(str(error))
     for line in report(settings):

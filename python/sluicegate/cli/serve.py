@@ -38,15 +38,14 @@ def serve(
 ) -> None:
     """Run the gateway until it is stopped (Ctrl-C or SIGTERM)."""
     from sluicegate import settings as config_file  # noqa: PLC0415
-    from sluicegate.app import connect  # noqa: PLC0415
+    from sluicegate.app import verify  # noqa: PLC0415
 
     try:
         settings = config_file.load(config)
         given = {"host": host, "port": port, "workers": workers, "access_log": access_log}
         settings = settings.with_server({k: v for k, v in given.items() if v is not None})
         require_upstreams(settings)
-        for upstream in settings.upstreams:
-            connect(settings, upstream)
+        verify(settings)
     except config_file.SettingsError as error:
         refuse(str(error))
     address = resolve(settings.server.host)

@@ -20,12 +20,26 @@ PERIOD = 300.0
 FIRST_RETRY = 5.0
 # More models than any server has; the list is kept in memory and copied into each answer.
 _MOST_MODELS = 10_000
+_LONGEST_CONTEXT = 100_000_000
 
 Learn = Callable[[str, tuple[str, ...] | None], None]
 
 
 class _Card(Struct):
     id: str
+    # vLLM; OpenRouter, Together and others; Groq; llama.cpp in `meta.n_ctx`. Some put texts or nulls there.
+    max_model_len: object = None
+    context_length: object = None
+    context_window: object = None
+    meta: object = None
+
+    def tokens(self) -> int | None:
+        """The length of the model's context, where the card tells it."""
+        meta = self.meta.get("n_ctx") if isinstance(self.meta, dict) else None
+        for given in (self.max_model_len, self.context_length, self.context_window, meta):
+            if type(given) is int and 0 < given <= _LONGEST_CONTEXT:
+                return given
+        return None
 
 
 class _List(Struct):
@@ -133,5 +147,6 @@ class Discovery:
             cards = _decoder.decode(reply.body).data
         except msgspec.MsgspecError:
             return (), "upstream_invalid_answer"
-        ids = dict.fromkeys(card.id for card in cards[:_MOST_MODELS] if card.id.isprintable() and card.id)
-        return tuple(ids), "upstream_empty"
+        found = {card.id: card.tokens() for card in cards[:_MOST_MODELS] if card.id.isprintable() and card.id}
+        upstream.learn_context({model: tokens for model, tokens in found.items() if tokens is not None})
+        return tuple(found), "upstream_empty"

@@ -159,6 +159,16 @@ fn one_limit_under_the_name_that_the_upstream_knows() {
 }
 
 #[test]
+fn a_denied_limit_is_gone() {
+    let recipe = LIMITS.iter().fold(Recipe::new(), |recipe, name| recipe.deny(name));
+    let done = composed(r#"{"max_tokens":5,"messages":[{"role":"user"}]}"#, &recipe, None);
+    assert_eq!(done.body.unwrap(), br#"{"messages":[{"role":"user"}]}"#);
+    assert_eq!(done.dropped, ["max_tokens"]);
+    let done = composed(r#"{"max_tokens":5,"messages":[{"role":"user"}]}"#, &recipe, Some(9));
+    assert_eq!(done.body.unwrap(), br#"{"max_tokens":9,"messages":[{"role":"user"}]}"#);
+}
+
+#[test]
 fn completions_and_embeddings_have_fields_but_no_messages() {
     let recipe = Recipe::new()
         .system_prompt("system", "x")

@@ -76,7 +76,8 @@ impl Recipe {
         self
     }
 
-    /// Leave this field out, whoever gave it. What makes the request cannot be left out: that is ignored.
+    /// Leave this field out. What makes the request cannot be left out: that is ignored. A denied name of
+    /// [`LIMITS`] takes the client's limit away, not ours.
     pub fn deny(mut self, name: &str) -> Self {
         if !["model", "messages", "prompt", "input", "stream"].contains(&name) {
             self.denied.push(name.to_owned());
@@ -199,16 +200,14 @@ impl Work<'_> {
     fn limit(&mut self, wanted: Option<u64>) {
         let given: Vec<usize> =
             LIMITS.iter().filter_map(|name| self.find(name)).filter(|place| !self.gone.contains(place)).collect();
-        let Some(limit) = wanted.or(self.scanned.max_tokens) else { return };
         let usual = self.find(USUAL_LIMIT);
         let mut valued = given.iter().copied().filter(|place| !self.is_null(*place));
         let valued = valued.clone().find(|place| Some(*place) == usual).or_else(|| valued.next());
+        // A limit that was denied is the client's no longer.
+        let Some(limit) = wanted.or(valued.and(self.scanned.max_tokens)) else { return };
         let own = valued.and_then(|place| LIMITS.into_iter().find(|name| self.find(name) == Some(place)));
         let name = self.recipe.limit_name.or(own).unwrap_or(USUAL_LIMIT);
-        if self.recipe.denied.iter().any(|denied| denied == name) {
-            return;
-        }
-        let place = self.find(name).or(valued);
+        let place = self.find(name).filter(|place| !self.gone.contains(place)).or(valued);
         for other in given {
             if Some(other) != place {
                 self.gone.push(other);
