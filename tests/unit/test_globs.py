@@ -26,7 +26,7 @@ from sluicegate.globs import Globs, globs_of
         ("mini", "gpt-mini", False),
     ],
 )
-def test_a_pattern_matches_whole_names(pattern: str, name: str, matches: bool) -> None:  # noqa: FBT001
+def test_a_pattern_matches_whole_names(pattern: str, name: str, matches: bool) -> None:
     assert Globs((pattern,)).match(name) is matches
 
 
