@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
-START_SECONDS = 20.0
-STOP_SECONDS = 10.0
+START_SECONDS = 45.0
+STOP_SECONDS = 15.0
 OWN_VARIABLES = ("SLUICEGATE_", "OPENAI_")
+_GIVEN: set[int] = set()
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,26 @@ class Server:
 
 
 def free_port() -> int:
-    """A port that nobody listens on now. Should another process take it first, the start fails loudly."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody listens on now, and that was not given out before.
+
+    It lies below the range from which the kernel takes ports for outgoing connections: one of those could
+    otherwise take it before its server starts.
+    """
+    for _ in range(1000):
+        port = random.randrange(20_000, _first_ephemeral())
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            if port not in _GIVEN:
+                _GIVEN.add(port)
+                return port
+    raise AssertionError("no free port")
+
+
+def _first_ephemeral() -> int:
+    ranges = Path("/proc/sys/net/ipv4/ip_local_port_range")
+    first = int(ranges.read_text().split()[0]) if ranges.exists() else 32_768
+    # A machine that gives all ports to outgoing connections: there is no better one.
+    return first if first > 21_000 else 65_536
 
 
 def clean_environment(extra: Mapping[str, str]) -> dict[str, str]:

@@ -30,7 +30,7 @@ from sluicegate.models import routes as models
 from sluicegate.models.catalog import FALLBACK_DEFAULT, Catalog, Source
 from sluicegate.settings import Settings, UpstreamConfig
 from sluicegate.telemetry.logs import Log
-from sluicegate.upstreams.discover import Discovery
+from sluicegate.upstreams.discover import Discovery, Models
 from sluicegate.upstreams.model import Upstream, profile_named
 from sluicegate.upstreams.select import RetryBudget
 from sluicegate.usage.settle import Ledger
@@ -114,7 +114,7 @@ class Gateway:
             raise errors.not_ready("The first model lists are being fetched.")
         await exchange.answer(200, JSON_HEADERS, orjson.dumps({"status": "ok"}))
 
-    def _learn(self, name: str, found: tuple[str, ...] | None) -> None:
+    def _learn(self, name: str, found: Models | None) -> None:
         was_fallback = self._catalog.is_fallback
         self._catalog.learn(name, found)
         if self._catalog.is_fallback and not was_fallback:

@@ -53,10 +53,19 @@ CLOSE_SECONDS = 1.0
 
 
 class PendingReply(NamedTuple):
-    """A call under way: await `future`; `call.cancel()` ends it early, and so does dropping it."""
+    """A call under way: await `reply()`; `call.cancel()` ends it early, and so does dropping it."""
 
     call: Call
     future: Future[Reply]
+
+    async def reply(self) -> Reply:
+        """The reply. Cancelling the waiting task cancels the call."""
+        try:
+            return await self.future
+        except BaseException:
+            # Not left to the garbage collector: the traceback of the cancellation keeps this frame alive.
+            self.call.cancel()
+            raise
 
 
 class Engine:
@@ -85,13 +94,7 @@ class Engine:
         self, upstream: Upstream, operation: Operation, body: bytes | None, **options: Any
     ) -> Reply:
         """`start` and wait. Cancelling the waiting task cancels the upstream call."""
-        pending = self.start(upstream, operation, body, **options)
-        try:
-            return await pending.future
-        except BaseException:
-            # Not left to the garbage collector: the traceback of the cancellation keeps this frame alive.
-            pending.call.cancel()
-            raise
+        return await self.start(upstream, operation, body, **options).reply()
 
     @property
     def open_calls(self) -> int:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from sluicegate.engine import PendingReply
+
 
 @dataclass
 class FakeFailure:
@@ -121,14 +123,6 @@ class Asked:
     call: FakeCall
 
 
-@dataclass
-class FakePending:
-    """As `engine.PendingReply`."""
-
-    call: FakeCall
-    future: asyncio.Future[Any]
-
-
 class FakeEngine:
     """Answers each call with `script(asked)`; None leaves it open."""
 
@@ -137,17 +131,18 @@ class FakeEngine:
         self.asked: list[Asked] = []
         self.closed = False
 
-    def start(self, upstream: Any, operation: str, body: bytes | None, **options: Any) -> FakePending:
+    def start(self, upstream: Any, operation: str, body: bytes | None, **options: Any) -> PendingReply:
         future = asyncio.get_running_loop().create_future()
         asked = Asked(upstream, operation, body, options, FakeCall(future))
         self.asked.append(asked)
         reply = self.script(asked)
         if reply is not None:
             future.set_result(reply)
-        return FakePending(asked.call, future)
+        call: Any = asked.call
+        return PendingReply(call, future)
 
     async def call(self, upstream: Any, operation: str, body: bytes | None, **options: Any) -> Any:
-        return await self.start(upstream, operation, body, **options).future
+        return await self.start(upstream, operation, body, **options).reply()
 
     async def close(self) -> None:
         self.closed = True

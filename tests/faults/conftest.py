@@ -9,6 +9,7 @@ import pytest
 
 from faults import certificates
 from faults.client import KEY
+from faults.pace import Pace
 from faults.rig import Rig, private_name, settings
 from faults.upstream import FaultUpstream
 from processes import Server, gateway
@@ -33,7 +34,14 @@ def served(upstream: FaultUpstream, tmp_path_factory: pytest.TempPathFactory) ->
         yield server
 
 
-@pytest.fixture
-def rig(upstream: FaultUpstream, served: Server) -> Rig:
-    """Both, with what the tests ask of them."""
-    return Rig(upstream, served)
+@pytest.fixture(scope="session")
+def pace(served: Server) -> Iterator[Pace]:
+    """The clock that stands still while the machine does."""
+    with Pace(served.port) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def rig(upstream: FaultUpstream, served: Server, pace: Pace) -> Rig:
+    """All of it, with what the tests ask of it."""
+    return Rig(upstream, served, pace)

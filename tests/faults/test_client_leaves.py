@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import pytest
 
 from faults.client import PATHS, Answer, ask, body_for, exchange, read_answer, request_bytes
+from faults.pace import LONGEST
 from faults.rig import BODY_TIMEOUT, MAX_BODY, SOON, Rig
 
 pytestmark = pytest.mark.timeout(60)
@@ -62,7 +63,7 @@ async def leave(rig: Rig, phase: Phase, op: str, way: str, after: float) -> str 
     body = json.dumps(body_for(op, phase.model, stream=phase.stream, user=nonce)).encode()
     _, writer = await asyncio.open_connection("127.0.0.1", rig.port)
     writer.write(request_bytes(PATHS[op], body))
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + LONGEST
     while not rig.connections(nonce):
         if time.monotonic() > deadline:
             return f"{nonce}: the request never reached the upstream"
@@ -71,13 +72,13 @@ async def leave(rig: Rig, phase: Phase, op: str, way: str, after: float) -> str 
     left = time.monotonic()
     depart(writer, way)
     try:
-        while time.monotonic() < left + 3:
+        while time.monotonic() < left + LONGEST:
             (connection,) = rig.connections(nonce)
             if connection.closed is not None:
-                took = connection.closed - left
+                took = await asyncio.to_thread(rig.pace.seconds, left, connection.closed)
                 return None if took <= SOON else f"{nonce}: closed after {took:.2f} s"
             await asyncio.sleep(0.01)
-        return f"{nonce}: still open after 3 s"
+        return f"{nonce}: still open after {LONGEST} s"
     finally:
         writer.close()
 
@@ -158,6 +159,11 @@ def test_an_unfinished_head_bothers_nobody(unfinished_head: tuple[socket.socket,
     assert asyncio.run(ask(rig.port, "chat", body_for("chat", "ok"))).status == 200
 
 
+def seconds(rig: Rig, answer: Answer) -> float:
+    """How long it took, on the clock that stands still while the machine does."""
+    return rig.pace.seconds(answer.began, answer.began + answer.seconds)
+
+
 def slow_body(rig: Rig, pieces: list[bytes], pause: float, length: str) -> Answer:
     """Send the head, then the pieces with pauses between them, while reading the answer."""
 
@@ -188,7 +194,7 @@ def test_a_body_that_does_not_come_is_408(pieces: list[bytes], length: str, rig:
     assert answer.status == 408, answer
     assert answer.error["code"] == "request_timeout"
     assert answer.header("connection") == "close"
-    assert answer.seconds < BODY_TIMEOUT * 2
+    assert seconds(rig, answer) < BODY_TIMEOUT * 2
 
 
 def test_what_is_left_of_a_given_up_body_is_not_a_request(rig: Rig) -> None:
@@ -207,14 +213,18 @@ def test_what_is_left_of_a_given_up_body_is_not_a_request(rig: Rig) -> None:
 
 
 def test_a_slow_body_that_keeps_its_pace_is_accepted(rig: Rig) -> None:
+    """4 kB/s, four times the floor."""
     body = json.dumps(body_for("chat", "ok", metadata={"padding": "x" * 12_000})).encode()
     pieces = [body[i : i + 400] for i in range(0, len(body), 400)]
     answer = asyncio.run(paced(rig, pieces))
+    if answer.status == 408:
+        # A machine that stands still for two seconds makes a slow client; twice in a row it is the gateway.
+        answer = asyncio.run(paced(rig, pieces))
     assert answer.status == 200, answer
 
 
 async def paced(rig: Rig, pieces: list[bytes]) -> Answer:
-    """4 kB/s, four times the floor."""
+    """A piece each 100 ms."""
     reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
     writer.write(request_bytes(PATHS["chat"], b"", length=str(sum(map(len, pieces)))))
     for piece in pieces:
@@ -243,7 +253,7 @@ def test_a_declared_body_over_the_cap_is_413_before_it_is_read(rig: Rig) -> None
     assert answer.status == 413, answer
     assert answer.error["code"] == "request_too_large"
     assert answer.closed
-    assert answer.seconds < 1
+    assert seconds(rig, answer) < SOON
 
 
 def test_a_chunked_body_over_the_cap_is_413(rig: Rig) -> None:
@@ -282,5 +292,5 @@ def test_a_compressed_request_is_415(encoding: str, rig: Rig) -> None:
 def test_an_unfinished_head_is_given_up(unfinished_head: tuple[socket.socket, float]) -> None:
     """Last in the module, as it waits for the server's fixed 30 s."""
     sock, since = unfinished_head
-    sock.settimeout(max(since + HEADER_TIMEOUT + 5 - time.monotonic(), 0.1))
+    sock.settimeout(max(since + HEADER_TIMEOUT + LONGEST - time.monotonic(), 0.1))
     assert sock.recv(4096)[:12] in (b"", b"HTTP/1.1 408")

@@ -48,7 +48,7 @@ def test_open_lists_take_unknown_names_too() -> None:
     catalog = Catalog([A, OPEN], None, 7)
     assert catalog.resolve("whatever").candidates == (("O", "whatever"),)
     assert catalog.resolve("big").candidates == (("A", "big"),)
-    catalog.learn("o", ("big", "own"))
+    catalog.learn("o", dict.fromkeys(("big", "own")))
     assert catalog.resolve("big").candidates == (("A", "big"), ("O", "big"))
     assert catalog.resolve("whatever").candidates == (("O", "whatever"),)
     assert "whatever" not in [c.id for c in catalog.cards()]
@@ -57,11 +57,11 @@ def test_open_lists_take_unknown_names_too() -> None:
 def test_lists_change_and_failures_keep_the_old_one() -> None:
     catalog = Catalog([OPEN], None, 7)
     assert (catalog.default, catalog.cards(), catalog.is_fallback) == (None, (), False)
-    catalog.learn("o", ("one", "two"))
+    catalog.learn("o", dict.fromkeys(("one", "two")))
     assert catalog.default == "one"
     catalog.learn("o", None)
     assert [c.id for c in catalog.cards()] == ["one", "two"]
-    catalog.learn("o", ("two",))
+    catalog.learn("o", dict.fromkeys(("two",)))
     assert catalog.default == "two"
 
 
@@ -75,7 +75,7 @@ def test_without_any_list_the_built_in_one_is_shown() -> None:
     assert tuple(c.id for c in catalog.cards()) == FALLBACK_MODELS
     assert catalog.default == FALLBACK_DEFAULT == "gpt-3.5-turbo"
     assert catalog.resolve(FALLBACK_DEFAULT).candidates == (("O", FALLBACK_DEFAULT), ("P", FALLBACK_DEFAULT))
-    catalog.learn("p", ("real",))
+    catalog.learn("p", dict.fromkeys(("real",)))
     assert not catalog.is_fallback
     assert [c.id for c in catalog.cards()] == ["real"]
     assert (catalog.default, catalog.has_known_default) == ("real", True)
@@ -144,3 +144,20 @@ def test_rules_look_at_the_name_and_at_who_serves_it() -> None:
     assert found("big", "a/*", "b/*") is None
     assert found("fast", "a/org/*") == ["A"]
     assert [card.id for card in catalog.cards([Globs(("a/org/*",))])] == ["org/small", "fast"]
+
+
+def test_a_card_tells_when_the_upstream_says_that_its_model_was_made() -> None:
+    catalog = Catalog([A, Source("O", "o", None, {"mine": "old"})], None, 1000)
+    catalog.learn("o", {"old": 7, "now": 5000, "silent": None})
+    # One that is younger than the gateway was made up when it was asked, and would differ each time.
+    assert {c.id: c.created for c in catalog.cards()} == {
+        "big": 1000,
+        "org/small": 1000,
+        "fast": 1000,
+        "old": 7,
+        "now": 1000,
+        "silent": 1000,
+        "mine": 7,
+    }
+    catalog.learn("o", {"old": 7, "now": 6000})
+    assert {c.created for c in catalog.cards() if c.id == "now"} == {1000}

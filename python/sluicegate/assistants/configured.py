@@ -1,5 +1,7 @@
 """The assistants of a settings file: `[[assistants]]`, for the one workspace that such a gateway has."""
 
+from typing import Any
+
 from sluicegate.assistants.model import Assistant, AssistantName, AssistantSpec
 from sluicegate.settings import Settings
 
@@ -25,6 +27,7 @@ def read(settings: Settings, workspace: str, created: int) -> tuple[Assistant, .
     found: dict[str, Assistant] = {}
     for index, values in enumerate(settings.assistants):
         path = ("assistants", index)
+        _require_slashes(settings, path, values.get("model"))
         config = settings.section(values, AssistantConfig, path)
         if config.name in found:
             raise settings.source.error((*path, "name"), f"the name `{config.name}` is used twice")
@@ -45,3 +48,12 @@ def read(settings: Settings, workspace: str, created: int) -> tuple[Assistant, .
             updated_at=created * 1000,
         )
     return tuple(found.values())
+
+
+def _require_slashes(settings: Settings, path: tuple[str | int, ...], refs: Any) -> None:
+    """The likeliest mistake, in words: the pattern of a reference says it to nobody."""
+    for ref in refs if isinstance(refs, list) else ():
+        if isinstance(ref, str) and "/" not in ref:
+            raise settings.source.error(
+                (*path, "model"), f"`{ref}`: expected an upstream's name, a slash, the model's id"
+            )

@@ -213,12 +213,7 @@ class Pipeline:
         options = self._options(job, prepared, deadline)
         pending = self._parts.engine.start(upstream.handle, self._operation, prepared.body, **options)
         job.watch.on_gone(pending.call)
-        try:
-            return await pending.future
-        except BaseException:
-            # Not left to the garbage collector: a traceback may keep this frame, and so the call, alive.
-            pending.call.cancel()
-            raise
+        return await pending.reply()
 
     async def _answer(
         self, exchange: Exchange, entry: Entry, answered: _Answered, watch: ClientWatch

@@ -6,6 +6,7 @@ import typer
 
 from sluicegate import __version__
 from sluicegate.cli.check import check
+from sluicegate.cli.demo import demo
 from sluicegate.cli.serve import serve
 
 # No pretty tracebacks: they show local variables, and so keys.
@@ -19,28 +20,13 @@ app = typer.Typer(
 )
 app.command()(serve)
 app.command()(check)
+app.command()(demo)
 
 
 def _show_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"sluicegate {__version__}")
         raise typer.Exit
-
-
-@app.command()
-def demo(
-    port: Annotated[
-        int | None,
-        typer.Option(help="Port of the gateway; 0 takes a free one. [default: 8080, or a free one]"),
-    ] = None,
-    once: Annotated[
-        bool, typer.Option("--once", help="Send one streamed request, show it, and stop.")
-    ] = False,
-) -> None:
-    """Start a demo upstream and the gateway in front of it; nothing leaves this machine."""
-    from sluicegate.cli.demo import demo as run  # noqa: PLC0415
-
-    run(port, once=once)
 
 
 @app.callback()

@@ -79,7 +79,7 @@ class Catalog(Generic[U]):
         created: int,
         default_upstream: str | None = None,
     ) -> None:
-        """`created`: one time for all cards, so that it stays the same between two requests.
+        """`created`: the time of cards whose upstream gives none, so that it stays between two requests.
 
         `default_upstream` is asked first for every name that does not say which upstream is meant.
         """
@@ -87,7 +87,7 @@ class Catalog(Generic[U]):
         self._sources = tuple(sources)
         self._configured_default = default_model
         self._created = created
-        self._discovered: dict[str, tuple[str, ...] | None] = {}
+        self._discovered: dict[str, Mapping[str, int | None] | None] = {}
         self._routes: dict[str, Route[U]] = {}
         self._places: dict[str, tuple[_Place[U], ...]] = {}
         self._cards: dict[str, Card] = {}
@@ -96,8 +96,8 @@ class Catalog(Generic[U]):
         self.is_fallback = False
         self._rebuild()
 
-    def learn(self, name: str, models: tuple[str, ...] | None) -> None:
-        """What the upstream `name` listed; None: it gave no list, and an older one stays in force."""
+    def learn(self, name: str, models: Mapping[str, int | None] | None) -> None:
+        """What the upstream `name` listed, with times; None: no list, and an older one stays in force."""
         if models is not None or name not in self._discovered:
             self._discovered[name] = models
             self._rebuild()
@@ -153,7 +153,7 @@ class Catalog(Generic[U]):
         for source in self._sources:
             for public, upstream_model in self._names_of(source).items():
                 places.setdefault(public, []).append(_Place(source, upstream_model))
-                cards.setdefault(public, Card(public, self._created, source.name))
+                cards.setdefault(public, Card(public, self._made(source, upstream_model), source.name))
         self.is_fallback = not cards and bool(self._open) and self._all_asked()
         default = self._configured_default or next(iter(cards), None)
         if self.is_fallback:
@@ -190,6 +190,15 @@ class Catalog(Generic[U]):
         """Public name → the upstream's own; an alias goes before a model of the same name."""
         return {name: name for name in self._models_of(source)} | dict(source.aliases)
 
+    def _made(self, source: Source[U], model: str) -> int:
+        """When the upstream says the model was made.
+
+        Some say «now» each time. That must not change between two requests or two workers, so nothing is
+        younger than the gateway.
+        """
+        made = (self._discovered.get(source.name) or {}).get(model)
+        return self._created if made is None else min(made, self._created)
+
     def _models_of(self, source: Source[U]) -> tuple[str, ...]:
         if source.models is not None:
             return source.models
@@ -197,7 +206,7 @@ class Catalog(Generic[U]):
         if found is None and self._configured_default is not None and len(self._sources) == 1:
             # The only upstream, and the operator has named a model: that one is there.
             return (self._configured_default,)
-        return found or ()
+        return tuple(found or ())
 
     def _all_asked(self) -> bool:
         return all(source.name in self._discovered for source in self._sources if source.models is None)

@@ -21,6 +21,10 @@ use tokio_rustls::{
     TlsConnector,
 };
 
+/// So much of a request waits in the kernel beyond what the upstream's window allows.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const UNSENT_MAX: u32 = 128 * 1024;
+
 /// TLS as one upstream needs it.
 pub struct TlsSetup {
     connector: TlsConnector,
@@ -87,6 +91,10 @@ pub async fn connect(target: &Target, by: Instant) -> Result<Stream, Error> {
     let tcp = connect_any(&addresses, by, limit).await?;
     // A streamed request is one small write; waiting to fill a segment only delays it.
     tcp.set_nodelay(true).map_err(|_| Error::Connect)?;
+    // The kernel would take megabytes of a request that nobody reads. What it does not take, hyper knows to be
+    // unsent, and a connection whose upstream answered too early is not used again.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let _ = socket2::SockRef::from(&tcp).set_tcp_notsent_lowat(UNSENT_MAX);
     let Some(tls) = &target.tls else { return Ok(Stream::Plain(tcp)) };
     match timeout_at(by, tls.connector.connect(tls.name.clone(), tcp)).await {
         Ok(Ok(stream)) => Ok(Stream::Tls(Box::new(stream))),

@@ -28,8 +28,8 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// The head of a response may be this long; it is also the largest read, and so a part of what a client that does
-/// not read can make us hold.
+/// The largest read, and so a part of what a client that does not read can make us hold. A head that does not end
+/// within two of them is refused while it is read; `response.rs` has the exact limit.
 const READ_BUFFER: usize = 32 * 1024;
 /// More headers than this are a flood.
 const HEADERS_MAX: usize = 100;
