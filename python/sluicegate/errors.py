@@ -101,6 +101,12 @@ def model_not_found(message: str) -> GatewayError:
     return _refusal(404, "model_not_found", message, "model")
 
 
+def missing_scope(scope: str) -> GatewayError:
+    """A key that may do other things than this."""
+    message = f"This API key lacks the scope `{scope}`. Use another key, or have the scope added to this one."
+    return _refusal(403, "missing_scope", message)
+
+
 def unknown_model(model: str, known: Iterable[str]) -> GatewayError:
     """A name that nobody serves. Says so if only the case differs from one of `known`, the caller's own."""
     shown, wanted = printable(model), model.casefold()

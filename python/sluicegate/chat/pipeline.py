@@ -106,6 +106,8 @@ class Pipeline:
         # Who comes first: without a key nobody makes us read a body, or learns which paths there are.
         principal = parts.keys.authenticate(head.authorization, head.other_keys)
         entry.principal = principal.name
+        if self._rules.scope not in principal.scopes:
+            raise errors.missing_scope(self._rules.scope)
         require_method(exchange.method, "POST")
         require_json(head)
         body = await parts.bodies.read(exchange.receive, head.content_length)

@@ -7,6 +7,7 @@ import orjson
 
 from sluicegate import errors
 from sluicegate.assistants.model import AssistantSpec
+from sluicegate.keys.model import Scope
 
 if TYPE_CHECKING:
     from sluicegate.chat.directory import Plan
@@ -21,9 +22,10 @@ _LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 
 
 class Rules(NamedTuple):
-    """What an operation takes of an assistant."""
+    """What an operation takes of an assistant, and the scope that a key needs for it."""
 
     operation: Operation
+    scope: Scope
     # None: every field.
     fields: frozenset[str] | None = None
     # It has messages, so that a system prompt can stand before them.
@@ -32,7 +34,7 @@ class Rules(NamedTuple):
     limits_answer: bool = True
 
 
-CHAT = Rules("chat")
+CHAT = Rules("chat", "chat:write")
 
 
 class Ask(NamedTuple):

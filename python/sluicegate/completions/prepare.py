@@ -4,6 +4,7 @@ from sluicegate.chat.prepare import Rules
 
 COMPLETIONS = Rules(
     "completions",
+    "completions:write",
     fields=frozenset({"temperature", "top_p", "stop", "presence_penalty", "frequency_penalty", "seed"}),
     messages=False,
 )

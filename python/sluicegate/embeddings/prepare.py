@@ -2,4 +2,6 @@
 
 from sluicegate.chat.prepare import Rules
 
-EMBEDDINGS = Rules("embeddings", fields=frozenset(), messages=False, streams=False, limits_answer=False)
+EMBEDDINGS = Rules(
+    "embeddings", "embeddings:write", fields=frozenset(), messages=False, streams=False, limits_answer=False
+)

@@ -10,10 +10,11 @@ from sluicegate import errors
 from sluicegate.http.exchange import JSON_HEADERS, exchange_of
 from sluicegate.http.head import require_method
 from sluicegate.keys.authenticate import Authenticator
-from sluicegate.keys.model import Principal
+from sluicegate.keys.model import Principal, Scope
 from sluicegate.models.catalog import Card
 
 _PREFIX = "/v1/models/"
+_SCOPE: Scope = "models:read"
 
 
 class Listing(Protocol):
@@ -41,6 +42,8 @@ class ModelsEndpoint:
         exchange = exchange_of(scope)
         head = exchange.head
         principal = self._keys.authenticate(head.authorization, head.other_keys)
+        if _SCOPE not in principal.scopes:
+            raise errors.missing_scope(_SCOPE)
         require_method(scope["method"], "GET, HEAD")
         path: str = scope["path"]
         listing = self._listings.view(principal) or await self._listings.load(principal)
