@@ -207,6 +207,15 @@ async def test_the_first_model_that_answers_is_taken(make: Made) -> None:
     assert [json.loads(a.body or b"")["model"] for a in gateway.engine.asked] == ["org/big", "gpt"]
 
 
+async def test_a_model_that_is_not_loaded_costs_no_retries(make: Made) -> None:
+    def script(asked: Asked) -> FakeReply:
+        unknown = FakeFailure("model_not_found", 404, counts_against_upstream=False)
+        return failed(unknown) if "local" in asked.upstream.base_url else FakeReply()
+
+    gateway = make(script, LOCAL, RENTED, assistants=(CODER,))
+    assert {(await ask(gateway)).status for _ in range(60)} == {200}
+
+
 async def test_a_request_that_is_wrong_everywhere_is_asked_once(make: Made) -> None:
     gateway = make(failed(FakeFailure(status=400, retryable=False)), LOCAL, RENTED, assistants=(CODER,))
     assert (await ask(gateway)).status == 400

@@ -200,4 +200,6 @@ async def test_what_is_made_for_an_assistant_is_made_once() -> None:
     gateway = Gateway(acme)
     for _ in range(3):
         await gateway.ask("Shared name")
-    assert list(acme.recipes) == [("Shared name", "chat", "acme")]
+    plan = acme.plan("Shared name", gateway.keys.principal)
+    assert plan is acme.plan("Shared name", gateway.keys.principal)
+    assert list(plan.recipes) == [("chat", "acme")]

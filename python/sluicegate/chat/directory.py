@@ -17,19 +17,24 @@ from sluicegate.upstreams.model import Steps, Upstream
 from sluicegate.workspaces.model import WorkspaceSettings
 
 
-class Plan(Struct, frozen=True, gc=False):
+class Plan(Struct, frozen=True):
     """Whom to ask for one public name, in which order, and as which assistant."""
 
     name: str
     steps: Steps
     view: "View"
     assistant: Assistant | None = None
+    # The most tokens of an answer that assistant and workspace allow, and whether a client may ask for fewer.
+    most_tokens: int | None = None
+    client_limits: bool = True
     # Of the assistant's system prompt, in UTF-8.
     prompt_bytes: int = 0
+    # (operation, upstream) → what is done to such a request; filled when one comes.
+    recipes: dict[tuple[str, str], Recipe] = {}
 
 
 class View:
-    """A workspace at one moment. It never changes; what is made of it is kept here, and goes with it."""
+    """A workspace at one moment. It never changes; the plans that are made of it are kept, and go with it."""
 
     __slots__ = (
         "_allowed",
@@ -38,7 +43,6 @@ class View:
         "assistants",
         "catalog",
         "id",
-        "recipes",
         "settings",
         "upstreams",
     )
@@ -59,18 +63,26 @@ class View:
         self.catalog = catalog
         self._allowed = Allowed(settings.plain_models, globs_of(settings.allowed_models))
         self._window = settings.window
-        self._plans: dict[str, Plan] = {}
-        # (assistant or None, operation, upstream) → what is done to such a request.
-        self.recipes: dict[tuple[str | None, str, str], Recipe] = {}
+        # By name, with the version of the catalog that it was made from. Only names that are listed are kept,
+        # so that clients cannot fill it, and only what holds for every key without rules of its own.
+        self._plans: dict[str, tuple[int, Plan]] = {}
 
     def plan(self, model: str, principal: Principal) -> Plan:
         """The plan for a name, as this caller may use it. Raises 404, 403, or 503 where nobody is there."""
+        restricted = principal.models is not None
+        version = self.catalog.version
+        if not restricted:
+            kept = self._plans.get(model)
+            if kept is not None and kept[0] == version:
+                return kept[1]
         found = resolve(model, self.assistants, self.catalog, self._allowed_to(principal))
-        if found.route is not None:
-            return Plan(model, found.route.steps, self)
-        plan = self._plans.get(model)
-        if plan is None:
-            plan = self._plans[model] = self._assistant_plan(self.assistants[model])
+        if found.assistant is not None:
+            plan = self._assistant_plan(found.assistant)
+        else:
+            assert found.route is not None  # noqa: S101 (one of the two is set)
+            plan = Plan(model, found.route.steps, self, most_tokens=self.settings.max_tokens)
+        if not restricted and (found.route is None or found.route.listed):
+            self._plans[model] = (version, plan)
         return plan
 
     def names(self, principal: Principal) -> Iterator[str]:
@@ -117,8 +129,17 @@ class View:
                 steps.append(((upstream, upstream.config.aliases.get(model, model)),))
         if not steps:
             raise errors.assistant_unavailable(assistant.name)
-        prompt = assistant.spec.system_prompt or ""
-        return Plan(assistant.name, tuple(steps), self, assistant, len(prompt.encode()))
+        spec = assistant.spec
+        limits = [limit for limit in (spec.max_tokens, self.settings.max_tokens) if limit is not None]
+        return Plan(
+            assistant.name,
+            tuple(steps),
+            self,
+            assistant,
+            min(limits, default=None),
+            "max_tokens" not in spec.locked,
+            len((spec.system_prompt or "").encode()),
+        )
 
 
 class Directory(Protocol):

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sluicegate import errors
-from sluicegate.chat.directory import Directory, Plan, View
+from sluicegate.chat.directory import Directory, View
 from sluicegate.chat.prepare import Ask, MakeRecipe, Operation, Prepared, Rules, check, prepare, recipe
-from sluicegate.chat.window import ContextWindows
+from sluicegate.chat.window import ContextWindows, ToBeCounted
 from sluicegate.clock import monotonic
 from sluicegate.engine import RequestError
 from sluicegate.errors import ClientGoneError, GatewayError
@@ -55,8 +55,7 @@ class Parts(NamedTuple):
 
 class _Job(NamedTuple):
     exchange: Exchange
-    request: "Request"
-    plan: Plan
+    ask: Ask
     principal: Principal
     entry: Entry
     watch: ClientWatch
@@ -80,14 +79,14 @@ class Pipeline:
         """Answer one request. Raises what the envelope turns into a response; by then it is on record."""
         entry = Entry(exchange.request_id, self._operation, exchange.began)
         try:
-            request, plan, principal = await self._accept(exchange, entry)
+            ask, principal = await self._accept(exchange, entry)
             # Only a call upstream is worth watching for: what came before has ended or failed by itself.
             watch = self._parts.watches.begin(exchange.receive)
             try:
-                answered = await self._call(_Job(exchange, request, plan, principal, entry, watch))
+                answered = await self._call(_Job(exchange, ask, principal, entry, watch))
                 answer = self._answer(exchange, entry, answered, watch)
                 # The prompt may be long: it must not stay in memory for as long as its answer streams.
-                del request, answered
+                del ask, answered
                 await answer
             finally:
                 watch.stop()
@@ -99,7 +98,7 @@ class Pipeline:
             self._parts.ledger.refused(entry, CLIENT_CLOSED, "client_closed")
             raise
 
-    async def _accept(self, exchange: Exchange, entry: Entry) -> "tuple[Request, Plan, Principal]":
+    async def _accept(self, exchange: Exchange, entry: Entry) -> tuple[Ask, Principal]:
         """Stages 1 to 4: everything that can be refused without asking anybody."""
         parts = self._parts
         head = exchange.head
@@ -120,24 +119,28 @@ class Pipeline:
             raise errors.bad_request(code, message, param) from None
         entry.stream = request.stream
         view = parts.directory.view(principal) or await parts.directory.load(principal)
-        # Exact names only: `GPT-4o` and `gpt-4o` may be two models with two prices.
-        plan = await self._plan(view, principal, request.model)
-        entry.model = plan.name
-        check(Ask(plan, self._rules, request))
-        return request, plan, principal
-
-    async def _plan(self, view: View, principal: Principal, model: str | None) -> Plan:
+        model = request.model
         if model is None:
-            model = await self._parts.directory.default_model(view)
+            model = await self._default_model(view)
+        # Exact names only: `GPT-4o` and `gpt-4o` may be two models with two prices.
+        plan = view.plan(model, principal)
+        entry.model = plan.name
+        ask = Ask(plan, self._rules, request)
+        if plan.assistant is not None:
+            check(ask, plan.assistant)
+        return ask, principal
+
+    async def _default_model(self, view: View) -> str:
+        model = await self._parts.directory.default_model(view)
         if model is None:
             raise errors.bad_request(
                 "missing_required_parameter", "The request names no model, and there is no default.", "model"
             )
-        return view.plan(model, principal)
+        return model
 
     async def _call(self, job: _Job) -> _Answered:
         """Stages 5 to 8: choose, prepare, ask; the next candidate only while nothing reached the client."""
-        parts, plan = self._parts, job.plan
+        parts, plan = self._parts, job.ask.plan
         candidate = select(plan.steps)
         parts.budget.deposit()
         tried: list[Candidate] = []
@@ -174,7 +177,9 @@ class Pipeline:
             upstream.note_failure(model, failure)
             more = _may_go_on(failure) and len(tried) < most and monotonic() < deadline
             other = select_other(plan.steps, tried) if more else None
-            affordable = other is None or parts.budget.withdraw()
+            # A 404 costs nobody anything, and may be the rule for as long as a model is not loaded.
+            free = other is None or failure.status == errors.NOT_FOUND
+            affordable = free or parts.budget.withdraw()
             if other is None or not affordable:
                 raise _final(job, failure, retried=len(tried) > 1 or not affordable)
             candidate, inject = other, True
@@ -182,14 +187,16 @@ class Pipeline:
     async def _prepared(self, job: _Job, candidate: Candidate, inject: bool) -> Prepared:
         """The body for this upstream. Raises 400 where the prompt is too long for this model."""
         upstream, model = candidate
-        ask = Ask(job.plan, self._rules, job.request)
+        ask, windows = job.ask, self._parts.windows
         made = recipe(ask, upstream, self._parts.make_recipe)
-        limit = await self._parts.windows.answer_limit(ask, candidate, made)
+        limit = windows.proven_limit(ask, candidate)
+        if isinstance(limit, ToBeCounted):
+            limit = await windows.counted_limit(ask, candidate, made, limit)
         usage = inject and self._rules.streams and upstream.takes_stream_options(model)
         return prepare(ask, candidate, made, limit, usage=usage)
 
     def _options(self, job: _Job, prepared: Prepared, deadline: float) -> dict[str, Any]:
-        request, exchange = job.request, job.exchange
+        request, exchange = job.ask.request, job.exchange
         # The request id is for the upstream's own log; of the client's headers only what may be passed on.
         options: dict[str, Any] = {"request_id": exchange.request_id}
         if exchange.head.forward:
@@ -254,7 +261,7 @@ def _may_go_on(failure: "Failure") -> bool:
 
 def _final(job: _Job, failure: "Failure", *, retried: bool) -> GatewayError:
     """What the client is told when nobody is left."""
-    plan = job.plan
+    plan = job.ask.plan
     if failure.status == errors.NOT_FOUND:
         if plan.assistant is not None:
             return errors.upstream_lacks_model(plan.name)

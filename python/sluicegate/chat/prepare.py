@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import orjson
 
 from sluicegate import errors
-from sluicegate.assistants.model import AssistantSpec
+from sluicegate.assistants.model import Assistant, AssistantSpec
 from sluicegate.keys.model import Scope
 
 if TYPE_CHECKING:
@@ -59,12 +59,13 @@ class Prepared(NamedTuple):
     dropped: tuple[str, ...] = ()
 
 
-def check(ask: Ask) -> None:
+def check(ask: Ask, assistant: Assistant) -> None:
     """Refuse what the assistant and the operation cannot have together."""
-    plan, rules, request = ask
-    if plan.assistant is None or "system_prompt" not in plan.assistant.spec.locked:
+    _, rules, request = ask
+    spec = assistant.spec
+    if "system_prompt" not in spec.locked:
         return
-    spec, name = plan.assistant.spec, errors.printable(plan.name)
+    name = errors.printable(assistant.name)
     if rules.operation == "completions" and spec.system_prompt:
         raise errors.bad_request(
             "invalid_value",
@@ -102,13 +103,11 @@ def prepare(
 def recipe(ask: Ask, upstream: "Upstream", make: MakeRecipe) -> "Recipe":
     """What is done to every request of this plan at this upstream; made once."""
     plan, rules, _ = ask
-    assistant = plan.assistant
-    made = plan.view.recipes
-    key = (None if assistant is None else assistant.name, rules.operation, upstream.name)
-    found = made.get(key)
+    key = (rules.operation, upstream.name)
+    found = plan.recipes.get(key)
     if found is None:
-        spec = None if assistant is None else assistant.spec
-        found = made[key] = make(**_ingredients(rules, upstream, spec))
+        spec = None if plan.assistant is None else plan.assistant.spec
+        found = plan.recipes[key] = make(**_ingredients(rules, upstream, spec))
     return found
 
 
@@ -117,16 +116,11 @@ def stated_limit(ask: Ask) -> int | None:
 
     The least of what client, assistant and workspace say. Where the assistant locks it, the client has none.
     """
-    plan, _, request = ask
-    spec = None if plan.assistant is None else plan.assistant.spec
-    locked = spec is not None and "max_tokens" in spec.locked
-    said = (
-        None if locked else request.max_tokens,
-        None if spec is None else spec.max_tokens,
-        plan.view.settings.max_tokens,
-    )
-    given = [limit for limit in said if limit is not None]
-    return min(given) if given else None
+    most = ask.plan.most_tokens
+    client = ask.request.max_tokens if ask.plan.client_limits else None
+    if most is None or client is None:
+        return client if most is None else most
+    return min(client, most)
 
 
 def _ingredients(rules: Rules, upstream: "Upstream", spec: AssistantSpec | None) -> dict[str, Any]:

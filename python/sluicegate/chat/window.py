@@ -41,6 +41,15 @@ class TokenCount(NamedTuple):
     exact: bool
 
 
+class ToBeCounted(NamedTuple):
+    """Length alone does not tell; what is known so far, in tokens."""
+
+    # What client, assistant and workspace say, the window that holds here, and the model's own length.
+    stated: int | None
+    window: int
+    length: int | None
+
+
 class TokenCounter(Protocol):
     """Counts the tokens of a prompt. Called from several threads."""
 
@@ -72,33 +81,46 @@ class ContextWindows:
         self._log = log
         self._warned: set[tuple[str, str]] = set()
 
-    async def answer_limit(self, ask: Ask, candidate: "Candidate", recipe: "Recipe") -> int | None:
-        """Tokens that the answer may have: min(client, assistant, workspace, window - prompt).
+    def proven_limit(self, ask: Ask, candidate: "Candidate") -> "int | ToBeCounted | None":
+        """Tokens that the answer may have, where that is known without counting: most requests end here.
 
-        None: nobody limits it. Raises 400 `context_length_exceeded` where the prompt leaves no room.
+        None: nobody limits it.
         """
         plan, rules, request = ask
         if not rules.limits_answer:
             return None
         limit = stated_limit(ask)
         upstream, model = candidate
+        length = upstream.context_length(model)
+        if length is None and plan.view.settings.context_window is None:
+            return limit
         window = plan.view.window(upstream, model)
         if window is None:
             self._warn(plan, candidate)
             return limit
-        # A window of this workspace's own is not the upstream's to enforce: it goes along as a limit.
-        own = window != upstream.context_length(model)
+        # No token is shorter than a byte, so that the length alone proves that most requests fit.
         most = request.prompt_bytes + plan.prompt_bytes + TEMPLATE_TOKENS
-        # No token is shorter than a byte, so that most requests need not be counted.
-        proven = request.media_count == 0 and most + (limit or 1) <= window
-        if request.input_count > 1 or (proven and (limit is not None or not own)):
+        proven = most + (limit or 1) <= window and request.media_count == 0
+        # A window of this workspace's own is not the upstream's to enforce: it goes along as a limit.
+        own = limit is None and window != length
+        if (proven and not own) or request.input_count > 1:
             return limit
+        return ToBeCounted(limit, window, length)
+
+    async def counted_limit(
+        self, ask: Ask, candidate: "Candidate", recipe: "Recipe", asked: "ToBeCounted"
+    ) -> int | None:
+        """Tokens that the answer may have: min(client, assistant, workspace, window - prompt).
+
+        Raises 400 `context_length_exceeded` where the prompt leaves no room.
+        """
+        limit, window, length = asked
         count = await self._count(ask, candidate, recipe)
         room = window - count.tokens
         if room < 1:
-            raise _too_long(ask, window, count, upstream.context_length(model))
+            raise _too_long(ask, window, count, length)
         if limit is None:
-            return room if own else None
+            return None if window == length else room
         return min(limit, room)
 
     async def _count(self, ask: Ask, candidate: "Candidate", recipe: "Recipe") -> TokenCount:

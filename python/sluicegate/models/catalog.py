@@ -94,6 +94,8 @@ class Catalog(Generic[U]):
         self._open = tuple(s for s in self._sources if s.models is None)
         self._default: str | None = None
         self.is_fallback = False
+        # Grows with each change of the tables.
+        self.version = 0
         self._rebuild()
 
     def learn(self, name: str, models: Mapping[str, int | None] | None) -> None:
@@ -163,6 +165,7 @@ class Catalog(Generic[U]):
         self._routes = {name: self._route(name, found) for name, found in self._places.items()}
         self._cards = cards
         self._default = default
+        self.version += 1
 
     def _qualified(self, model: str) -> tuple[tuple[_Place[U], ...], bool]:
         """Who serves a name that is in no list: the upstream that it names, else those with open lists."""
