@@ -52,7 +52,8 @@ def measure(binary: Path, *, quick: bool, rounds: int) -> Outcome:
         here = [target for target in found if isinstance(target, Target)]
         for scenario in chosen:
             if scenario.name not in skipped:
-                runs += fresh(bench, scenario, here) if scenario.fresh else shared(bench, scenario, here)
+                part = [target for target in here if not target.only or scenario.name in target.only]
+                runs += fresh(bench, scenario, part) if scenario.fresh else shared(bench, scenario, part)
     names = {target.name: targets.behind(target) for target in found}
     direct = Behind(settings="the scripted upstream, called without anything between")
     what = {scenario.name: "load " + " ".join(scenario.arguments()) for scenario in chosen}

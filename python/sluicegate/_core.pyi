@@ -54,15 +54,11 @@ class Request:
     def compose(
         self, recipe: Recipe, model: str | None, include_usage: bool, max_tokens: int | None
     ) -> tuple[bytes, list[str]]:
-        """The body as `recipe` wants it, with the edits of `rewrite` and this limit on the answer's tokens.
+        """The body as `recipe` wants it, with `model` set, usage asked for, and this limit on the answer.
 
-        Also the names of what the client gave and the upstream does not get. `max_tokens=None` leaves the
-        client's own limit. A body that needs no change is returned as the same object.
-        """
-    def rewrite(self, model: str | None, include_usage: bool) -> bytes:
-        """The body with `model` set and/or `stream_options.include_usage` true; every other byte as it came.
-
-        `model=None` leaves the model alone. A body that needs no change is returned as the same object.
+        Every other byte stays as it came; a body that needs no change is returned as the same object. None
+        leaves the model, or the client's own limit, alone. `include_usage` sets that stream option.
+        Also returns the names of what the client gave and the upstream does not get.
         """
 
 @final
@@ -263,7 +259,7 @@ class Bridge:
 
         `models` sends GET /models; all else POSTs `body`. `public_model` replaces `model` in the answer.
         `choices` is the request's `n`: a stream that ends with fewer is not complete.
-        `hide_usage` drops what `rewrite(include_usage=True)` caused. `keep_alive` > 0: a stream without a
+        `hide_usage` drops what `compose(include_usage=True)` caused. `keep_alive` > 0: a stream without a
         first event after that many seconds resolves all the same, and comments follow at that pace.
         `request_id` goes upstream as `x-request-id`.
         """

@@ -162,6 +162,16 @@ async def test_a_known_tokenizer_counts_the_body_that_goes_up(make: Made, exact:
     assert exact.threads == [threading.get_ident()] * 2
 
 
+async def test_an_assistants_tools_are_part_of_the_prompt(make: Made, exact: Exact) -> None:
+    tools = [{"type": "function", "function": {"name": "f", "description": "y" * 2000}}]
+    assistants = ({"name": "a", "model": ["u/m"], "tools": tools},)
+    gateway = make(None, upstream(m=TEMPLATE_TOKENS + 1000), assistants=assistants)
+    await ask(gateway, 100)
+    assert exact.threads == []
+    await ask(gateway, 100, model="a")
+    assert len(exact.threads) == 1
+
+
 async def test_long_texts_are_counted_off_the_loop(make: Made, exact: Exact) -> None:
     gateway = make(None, upstream(m=OFF_LOOP_BYTES + 1000))
     assert (await ask(gateway, OFF_LOOP_BYTES + 900)).status == 200

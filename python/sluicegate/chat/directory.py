@@ -3,10 +3,11 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Protocol
 
+import orjson
 from msgspec import Struct
 
 from sluicegate import errors
-from sluicegate.assistants.model import Assistant
+from sluicegate.assistants.model import Assistant, AssistantSpec
 from sluicegate.assistants.resolve import Allowed, resolve, visible_names
 from sluicegate.engine import Recipe
 from sluicegate.globs import globs_of
@@ -27,7 +28,7 @@ class Plan(Struct, frozen=True):
     # The most tokens of an answer that assistant and workspace allow, and whether a client may ask for fewer.
     most_tokens: int | None = None
     client_limits: bool = True
-    # Of the assistant's system prompt, in UTF-8.
+    # Of what the assistant adds to the prompt, in UTF-8.
     prompt_bytes: int = 0
     # (operation, upstream) → what is done to such a request; filled when one comes.
     recipes: dict[tuple[str, str], Recipe] = {}
@@ -138,8 +139,14 @@ class View:
             assistant,
             min(limits, default=None),
             "max_tokens" not in spec.locked,
-            len((spec.system_prompt or "").encode()),
+            _prompt_bytes(spec),
         )
+
+
+def _prompt_bytes(spec: AssistantSpec) -> int:
+    """The system prompt, and what becomes part of the prompt as well: tools, and the schema of the answer."""
+    parts = [part for part in (spec.tools, spec.response_format) if part is not None]
+    return len((spec.system_prompt or "").encode()) + sum(len(orjson.dumps(part)) for part in parts)
 
 
 class Directory(Protocol):

@@ -3,7 +3,7 @@
 use pyo3::{create_exception, exceptions::PyValueError, prelude::*, types::PyBytes};
 use sluicegate_core::chat::{
     compose::{self as core_compose, compose, Field},
-    rewrite::{rewrite, Edits},
+    rewrite::Edits,
     scan::{self as core_scan, Scanned},
 };
 
@@ -82,14 +82,6 @@ impl Request {
     #[getter]
     fn size(&self, py: Python<'_>) -> usize {
         self.body.as_bytes(py).len()
-    }
-
-    fn rewrite(&self, py: Python<'_>, model: Option<&str>, include_usage: bool) -> Py<PyBytes> {
-        let edits = Edits { model, include_usage };
-        match rewrite(self.body.as_bytes(py), &self.scanned, &edits) {
-            Some(changed) => PyBytes::new(py, &changed).unbind(),
-            None => self.body.clone_ref(py),
-        }
     }
 
     fn compose(
