@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
@@ -89,12 +89,16 @@ def running(
     log: Path,
     *,
     environment: Mapping[str, str] | None = None,
+    within: Sequence[str] = (),
     ready: Callable[[int], bool],
 ) -> Iterator[Server]:
-    """`python -m` with these arguments until the block ends; raises with the log if it does not get ready."""
+    """`python -m` with these arguments until the block ends; raises with the log if it does not get ready.
+
+    `within` is a command that runs it, in another mount namespace for example.
+    """
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", *arguments],
+            [*within, sys.executable, "-m", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -130,7 +134,9 @@ def stop(process: subprocess.Popen[bytes]) -> int:
 
 
 @contextmanager
-def gateway(settings: str, folder: Path, *, keys: str, workers: int = 1) -> Iterator[Server]:
+def gateway(
+    settings: str, folder: Path, *, keys: str, workers: int = 1, within: Sequence[str] = ()
+) -> Iterator[Server]:
     """`sluicegate serve` with this settings file, ready to answer."""
     port = free_port()
     file = folder / "sluicegate.toml"
@@ -141,6 +147,7 @@ def gateway(settings: str, folder: Path, *, keys: str, workers: int = 1) -> Iter
         port,
         folder / "gateway.log",
         environment={"SLUICEGATE_API_KEYS": keys},
+        within=within,
         ready=lambda p: answers(p, "/readyz"),
     ) as server:
         yield server

@@ -34,8 +34,6 @@ class Target:
     """A path that answers 200 once it listens."""
     environment: Mapping[str, str] = field(default_factory=dict)
     key: str = ""
-    only: tuple[str, ...] = ()
-    """Scenarios, where it does not take part in all."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +136,6 @@ def assistant(upstream: int, port: int, folder: Path) -> Target:
         settings=f"as sluicegate, by an assistant: a system prompt of {len(PROMPT)} bytes, two parameters",
         command=[sys.executable, "-m", "sluicegate", *arguments],
         environment={},
-        only=("plain",),
     )
 
 

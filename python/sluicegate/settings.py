@@ -23,6 +23,15 @@ S = TypeVar("S", bound=Struct)
 
 _ENV_UPSTREAM = "default"
 _KEY_LENGTHS = range(1, 513)
+# msgspec's names for what a value is, in words.
+_KINDS = {
+    "str": "a text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "a table",
+}
 
 
 class SettingsError(Exception):
@@ -165,7 +174,12 @@ class Settings(Struct, frozen=True, kw_only=True):
         """An error of one upstream that shows only when it is built (base URL, header, CIDR, file)."""
         for index, upstream in enumerate(self.upstreams):
             if upstream.name == name and ("upstreams", index) in self.source.lines:
-                return self.source.error(("upstreams", index), message)
+                # The core begins with the field, where one is to blame.
+                field, _, rest = message.partition(": ")
+                known = field in UpstreamConfig.__struct_fields__
+                return self.source.error(
+                    ("upstreams", index, field) if known else ("upstreams", index), rest if known else message
+                )
         return SettingsError(f"upstream {name}: {message}")
 
 
@@ -227,6 +241,17 @@ def _secret(kind: type, value: object) -> object:
     raise ValueError(f"Expected `str`, got `{type(value).__name__}`")
 
 
+# What the patterns of texts mean, by the key; any other pattern is that of a name.
+_NAME = "1 to 64 letters, digits, `.`, `_` or `-`, the first a letter or digit"
+_FREE_NAME = "a name without control characters"
+_FORMS = {
+    "context_window": 'a share such as "40%", or a number of tokens such as 4096',
+    "denied_params": "names of fields: letters, digits, `_` and `-`",
+    "model": "an upstream's name, a slash, the model's id",
+    "public_base_url": "a URL that begins with http:// or https://",
+}
+
+
 def _explain(
     message: str, source: Source, table: KeyPath = (), kind: type[Struct] | None = None
 ) -> SettingsError:
@@ -247,7 +272,12 @@ def _explain(
     missing = re.fullmatch(r"Object missing required field `(.*)`", what)
     if missing:
         return source.error(path, f"the key `{missing[1]}` is missing")
-    return source.error(path, what[:1].lower() + what[1:].replace("Expected", "expected"))
+    if "matching regex" in what:
+        key = next((part for part in reversed(path) if isinstance(part, str)), "")
+        free = key == "name" and kind is not None
+        return source.error(path, f"expected {_FREE_NAME if free else _FORMS.get(key, _NAME)}")
+    plain = re.sub(r"`(\w+)`", lambda kind: _KINDS.get(kind[1], kind[0]), what)
+    return source.error(path, plain[:1].lower() + plain[1:])
 
 
 def _parse_path(text: str) -> KeyPath:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
 from collections.abc import Iterator
 
@@ -13,6 +14,14 @@ from faults.pace import Pace
 from faults.rig import Rig, private_name, settings
 from faults.upstream import FaultUpstream
 from processes import Server, gateway
+
+
+@pytest.fixture(scope="session", autouse=True)
+def open_files() -> None:
+    """A thousand clients need two files each, here and in the gateway, which inherits the limit."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    soft = 16_384 if hard == resource.RLIM_INFINITY else min(hard, 16_384)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.fixture(scope="session")

@@ -139,6 +139,10 @@ class Rig:
         last = max((c.closed or began for c in self.connections(nonce)), default=began)
         return self.pace.seconds(began, last) <= within
 
+    def worker_files(self) -> int:
+        """Open files of the gateway's process with the most."""
+        return max(_files(pid) for pid in _family(self.server.process.pid))
+
     def worker_rss(self) -> int:
         """Bytes of memory of the gateway's largest process."""
         return max(_rss(pid) for pid in _family(self.server.process.pid))
@@ -149,6 +153,11 @@ def _family(pid: int) -> list[int]:
     children = Path(f"/proc/{pid}/task/{pid}/children")
     below = [int(text) for text in children.read_text().split()] if children.exists() else []
     return [pid, *(found for child in below for found in _family(child))]
+
+
+def _files(pid: int) -> int:
+    folder = Path(f"/proc/{pid}/fd")
+    return len(list(folder.iterdir())) if folder.exists() else 0
 
 
 def _rss(pid: int) -> int:

@@ -313,9 +313,10 @@ class FaultUpstream:
         self._hold_blackhole()
 
     async def _open(self, name: str, port: int, context: ssl.SSLContext | None) -> None:
-        server = await self._loop.create_server(
-            lambda: Peer(self, name), "127.0.0.1", port, ssl=context, backlog=2048
-        )
+        listener = socket.create_server(("127.0.0.1", port), backlog=2048)
+        # Accepted sockets inherit it. The kernel would take up to 4 MiB of an answer that nobody reads.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, WRITE_HIGH_WATER)
+        server = await self._loop.create_server(lambda: Peer(self, name), sock=listener, ssl=context)
         self._servers.append(server)
         self.ports[name] = server.sockets[0].getsockname()[1]
 

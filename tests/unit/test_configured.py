@@ -62,7 +62,7 @@ def test_everything_set_arrives(tmp_path: Path) -> None:
     ("text", "message"),
     [
         (ASSISTANT + "temprature = 1\n", "s.toml:7: assistants[0].temprature: unknown key. Did you mean"),
-        (ASSISTANT + "temperature = 3\n", "s.toml:7: assistants[0].temperature: expected `float` <= 2"),
+        (ASSISTANT + "temperature = 3\n", "s.toml:7: assistants[0].temperature: expected a number <= 2"),
         (
             ASSISTANT + "locked = ['colour']\n",
             "s.toml:7: assistants[0].locked[0]: invalid enum",
@@ -72,16 +72,19 @@ def test_everything_set_arrives(tmp_path: Path) -> None:
         (ASSISTANT.replace("a/m", "m"), "s.toml:6: assistants[0].model: `m`: expected an upstream's name, a"),
         (
             ASSISTANT.replace('["a/m"]', "[]"),
-            "s.toml:6: assistants[0].model: expected `array`",
+            "s.toml:6: assistants[0].model: expected a list of",
         ),
-        (ASSISTANT.replace('"x"', '"x\\u0007"'), "s.toml:5: assistants[0].name: expected `str` matching"),
+        (ASSISTANT.replace('"x"', '"x\\u0007"'), "s.toml:5: assistants[0].name: expected a name without"),
         ("[[assistants]]\nname = 'x'\n", "s.toml:4: assistants[0]: the key `model` is missing"),
         (
             "[workspace]\nmax_token = 1\n",
             "s.toml:5: workspace.max_token: unknown key. Did you mean",
         ),
-        ("[workspace]\ncontext_window = '0%'\n", "s.toml:5: workspace.context_window: expected"),
-        ("[workspace]\ncontext_window = 0\n", "s.toml:5: workspace.context_window: expected"),
+        (
+            "[workspace]\ncontext_window = '0%'\n",
+            "s.toml:5: workspace.context_window: expected a share",
+        ),
+        ("[workspace]\ncontext_window = 0\n", "s.toml:5: workspace.context_window: expected a share"),
         (
             "[workspace]\ndefault_upstream = 'b'\n",
             "s.toml:5: workspace.default_upstream: there is no",

@@ -102,6 +102,8 @@ def warnings(settings: "Settings") -> "Iterator[str]":
         url = urlsplit(upstream.base_url)
         if url.scheme == "http" and not is_loopback(url.hostname or ""):
             yield f"upstream {upstream.name}: plain http to {url.hostname}: key and texts go unencrypted"
+        if url.path in ("", "/"):
+            yield f"upstream {upstream.name}: its base URL has no path; most servers want /v1 at its end"
     strict = all(upstream.models is not None for upstream in settings.upstreams)
     names = {
         name for upstream in settings.upstreams for name in (*(upstream.models or ()), *upstream.aliases)

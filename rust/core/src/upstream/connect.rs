@@ -1,6 +1,6 @@
 //! From a host name to a connection: resolve, guard, connect, TLS, within one clock.
 
-use super::target::Target;
+use super::{resolve::resolve, target::Target};
 use crate::{error::Clock, Error};
 use std::{
     io,
@@ -101,25 +101,6 @@ pub async fn connect(target: &Target, by: Instant) -> Result<Stream, Error> {
         Ok(Err(_)) => Err(Error::Tls { timed_out: None }),
         Err(_) => Err(Error::Tls { timed_out: Some(limit) }),
     }
-}
-
-/// All addresses of the host, each checked: one forbidden answer refuses the whole name.
-async fn resolve(target: &Target, by: Instant) -> Result<Vec<SocketAddr>, Error> {
-    let addresses: Vec<SocketAddr> = match target.host.parse() {
-        Ok(ip) => vec![SocketAddr::new(ip, target.port)],
-        // getaddrinfo runs on tokio's blocking threads, so a dead resolver holds up no other stream.
-        Err(_) => match timeout_at(by, tokio::net::lookup_host((target.host.as_str(), target.port))).await {
-            Ok(Ok(found)) => found.collect(),
-            Ok(Err(_)) | Err(_) => return Err(Error::Dns),
-        },
-    };
-    if addresses.is_empty() {
-        return Err(Error::Dns);
-    }
-    for address in &addresses {
-        target.guard.check(address.ip())?;
-    }
-    Ok(addresses)
 }
 
 /// One address after the other; each gets an equal part of the time that is left.

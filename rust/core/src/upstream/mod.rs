@@ -9,6 +9,7 @@ mod linger;
 pub mod outlet;
 pub mod pool;
 pub mod request;
+mod resolve;
 pub mod response;
 mod sniff;
 pub mod target;

@@ -208,6 +208,10 @@ impl Lease {
 
     /// The answer was read to its end: keep the connection where both sides agree to that.
     pub fn release(mut self, head: &HeaderMap) {
+        // A stream of HTTP/2 is given back by dropping it.
+        if self.is_h2() {
+            return;
+        }
         let keep = keep_for(head, self.target.pool_idle_timeout);
         if let Transport::H1(mut h1) = std::mem::replace(&mut self.transport, Transport::Released) {
             if h1.is_usable() {
