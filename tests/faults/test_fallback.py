@@ -12,7 +12,8 @@ import pytest
 
 from faults.client import KEY, Answer, ask, body_for
 from faults.content import TEXT
-from faults.rig import FIRST_EVENT, IDLE, TOTAL, UPSTREAM_KEY, Rig
+from faults.pace import Pace
+from faults.rig import AMPLE, SHORT, UPSTREAM_KEY, Rig
 from faults.upstream import FaultUpstream
 from processes import Server, gateway
 
@@ -45,6 +46,7 @@ BEFORE = (
     "u44-first",
 )
 AFTER = ("u32-clean-eof", "u33-rst-mid", "u34-stall-mid", "u44-later", "u45-later")
+STALLING = ("at-silent", "u11-drip-head", "u34-stall-first", "u34-stall-mid")
 # The same everywhere, so that nobody else is asked.
 FINAL = ("u24-400-json",)
 # Second tries are a fifth of the requests: so many more pay for those of this module.
@@ -76,6 +78,8 @@ def settings(ports: dict[str, int]) -> str:
     """An upstream of its own for each fault, so that no breaker opens, and an assistant for each."""
     text = ""
     for fault in (*BEFORE, *AFTER, *FINAL, SPARE):
+        # Only what a clock has to end is hurried: a slow machine must not end the rest.
+        seconds = SHORT if fault in STALLING else AMPLE
         port = ports[fault.removeprefix("at-")] if fault.startswith("at-") else ports["main"]
         text += f"""
 [[upstreams]]
@@ -83,9 +87,8 @@ name = "{fault}"
 base_url = "http://127.0.0.1:{port}/v1"
 api_key = "{UPSTREAM_KEY}"
 models = ["{fault}"]
-first_event_timeout = {FIRST_EVENT}
-idle_timeout = {IDLE}
-total_timeout = {TOTAL * 2}
+first_event_timeout = {seconds}
+idle_timeout = {seconds}
 
 [[assistants]]
 name = "Assistant of {fault}"
@@ -99,8 +102,8 @@ system_prompt = "Answer."
 def fallback(upstream: FaultUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     """A gateway of its own: retry budget and breakers start fresh."""
     folder: Path = tmp_path_factory.mktemp("fallback")
-    with gateway(settings(upstream.ports), folder, keys=KEY) as server:
-        yield Rig(upstream, server)
+    with gateway(settings(upstream.ports), folder, keys=KEY) as server, Pace(server.port) as pace:
+        yield Rig(upstream, server, pace)
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +119,7 @@ def answers(fallback: Rig) -> dict[Case, Answer]:
                 fallback.port,
                 "chat",
                 body_for("chat", f"Assistant of {case.fault}", stream=case.stream, user=case.id),
-                limit=TOTAL * 3,
+                limit=AMPLE,
             )
             for case in CASES
         ]
