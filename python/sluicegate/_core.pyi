@@ -38,11 +38,51 @@ class Request:
     def n(self) -> int:
         """Choices asked for, 1 where the field is absent."""
     @property
+    def message_count(self) -> int:
+        """Messages of a chat."""
+    @property
+    def system_count(self) -> int:
+        """Those of them whose role is `system` or `developer`."""
+    @property
+    def media_count(self) -> int:
+        """Content parts that are no text: images, audio, files."""
+    @property
+    def prompt_bytes(self) -> int:
+        """Bytes of what becomes the prompt, media left out: no fewer than its tokens, the template apart."""
+    @property
+    def input_count(self) -> int:
+        """Texts in `prompt` or `input` that are answered each for itself; 1 for a chat."""
+    @property
     def size(self) -> int: ...
-    def rewrite(self, model: str | None, include_usage: bool) -> bytes:
-        """The body with `model` set and/or `stream_options.include_usage` true; every other byte as it came.
+    def compose(
+        self, recipe: Recipe, model: str | None, include_usage: bool, max_tokens: int | None
+    ) -> tuple[bytes, list[str]]:
+        """The body as `recipe` wants it, with `model` set, usage asked for, and this limit on the answer.
 
-        `model=None` leaves the model alone. A body that needs no change is returned as the same object.
+        Every other byte stays as it came; a body that needs no change is returned as the same object. None
+        leaves the model, or the client's own limit, alone. `include_usage` sets that stream option.
+        Also returns the names of what the client gave and the upstream does not get.
+        """
+
+@final
+class Recipe:
+    """What is done to every request for one assistant at one upstream; made once, used by many threads."""
+
+    def __new__(
+        cls,
+        *,
+        system_prompt: str | None = None,
+        system_role: str = "system",
+        replace_system: bool = False,
+        fields: list[tuple[str, bytes, bool]] = ...,
+        denied: list[str] = ...,
+        max_tokens_field: str | None = None,
+    ) -> Self:
+        """`fields`: (name, value as JSON, locked). A locked value replaces the client's own.
+
+        `replace_system` takes the client's system and developer messages out; `denied` fields leave. Neither
+        `fields` nor `denied` may name what the scan reads (`model`, `messages`, `stream`, `n`, limits).
+        Raises ValueError for a `max_tokens_field` that is none.
         """
 
 def scan(operation: Operation, body: bytes) -> Request:
@@ -231,7 +271,7 @@ class Bridge:
 
         `models` sends GET /models; all else POSTs `body`. `public_model` replaces `model` in the answer.
         `choices` is the request's `n`: a stream that ends with fewer is not complete.
-        `hide_usage` drops what `rewrite(include_usage=True)` caused. `keep_alive` > 0: a stream without a
+        `hide_usage` drops what `compose(include_usage=True)` caused. `keep_alive` > 0: a stream without a
         first event after that many seconds resolves all the same, and comments follow at that pace.
         `request_id` goes upstream as `x-request-id`.
         """

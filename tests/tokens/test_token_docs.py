@@ -29,7 +29,7 @@ def test_the_examples_of_the_guide() -> None:
 
 def test_the_reference_is_what_the_docstrings_say() -> None:
     done = subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "reference"), "--check"],
+        [sys.executable, str(ROOT / "scripts" / "reference-tokens"), "--check"],
         capture_output=True,
         text=True,
         timeout=30,

@@ -13,7 +13,9 @@ import pytest
 import typer
 
 from sluicegate import settings
+from sluicegate.assistants.configured import AssistantConfig
 from sluicegate.cli import app
+from sluicegate.workspaces.model import WorkspaceSettings
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -26,12 +28,14 @@ TABLES = {
     "`[server]`": settings.ServerConfig,
     "`[[keys]]`": settings.KeyConfig,
     "`[[upstreams]]`": settings.UpstreamConfig,
+    "`[workspace]`": WorkspaceSettings,
+    "`[[assistants]]`": AssistantConfig,
 }
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
 
 # Functions whose first text is an error code, and those that have a status before it.
 # In the scan a code stands in `refuse(…)`, in `code: …`, or before the text of its message.
-_SCAN_CODE = r'(?:refuse\(\s*|code: |\(\s*)"([a-z]+_[a-z_0-9]+)",(?!\s*(?:"|None))'
+_SCAN_CODE = r'(?:refuse\(\s*|code: |\(\s*)"([a-z]+_[a-z_0-9]+)",(?!\s*(?:"|None|Kind))'
 _CODED = {"bad_request": 0, "_refusal": 1, "GatewayError": 1}
 
 

@@ -154,6 +154,15 @@ impl<'a> Text<'a> {
     }
 }
 
+/// Does the text of a string, as it is written between its quotes, mean `other`?
+pub fn means(written: &[u8], other: &str) -> bool {
+    match std::str::from_utf8(written) {
+        Ok(raw) if memchr::memchr(b'\\', written).is_some() => unescape(raw) == other,
+        Ok(raw) => raw == other,
+        Err(_) => false,
+    }
+}
+
 /// A value that was read and checked.
 #[derive(Clone, Copy, Debug)]
 pub struct Value<'a> {

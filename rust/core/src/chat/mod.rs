@@ -2,6 +2,7 @@
 
 pub mod answer;
 pub mod chunks;
+pub mod compose;
 pub mod convert;
 pub mod delta;
 pub mod joined;
