@@ -19,6 +19,8 @@ UPSTREAM_KEY = "sk-upstream-secret-9876543210"
 # A clock is short only where it is what ends the scenario: a machine that stands still for some seconds must
 # make no timeout that the upstream did not make.
 SHORT, SHORT_TOTAL, AMPLE = 1.5, 4.0, 30.0
+# A plain answer that drips: each of its parts starts the idle clock anew, so only the total clock ends it.
+DRIP_TOTAL = 8.0
 # Which clocks end which scenarios. A plain answer that stalls after its head meets the idle clock.
 ENDED_BY = {
     "first-event": ("u8-silence", "u11-drip-head", "u24-500-stall", "u34-stall-first", "u35-comments-first"),
@@ -60,8 +62,14 @@ def settings(ports: Mapping[str, int], ca_file: Path, private_name: str | None) 
         'aliases = { "replayed-alias" = "replayed" }',
         cap,
     )
-    text += _entry("first-event", main, ENDED_BY["first-event"], _clocks(first_event=SHORT, idle=SHORT), cap)
-    text += _entry("idle", main, ENDED_BY["idle"], _clocks(idle=SHORT), cap)
+    text += _entry(
+        "first-event",
+        main,
+        ENDED_BY["first-event"],
+        _clocks(first_event=SHORT, idle=SHORT, total=DRIP_TOTAL),
+        cap,
+    )
+    text += _entry("idle", main, ENDED_BY["idle"], _clocks(idle=SHORT, total=DRIP_TOTAL), cap)
     text += _entry("total", main, ENDED_BY["total"], _clocks(total=SHORT_TOTAL), cap)
     text += _entry("neighbour", main, ["ok-neighbour"])
     text += _entry("patient", main, PATIENT, "max_answer_bytes = 1099511627776")
