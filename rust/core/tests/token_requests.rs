@@ -1,4 +1,5 @@
 //! Counting of chat requests, cuts and counters: properties for any text and any body.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // clippy.toml allows them only inside of #[test]
 
 use proptest::prelude::*;
 use sluicegate_core::tokens::{
