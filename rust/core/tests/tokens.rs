@@ -1,5 +1,5 @@
 //! Properties of token counting: what is encoded decodes to the text, counts agree, pieces make up the text.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used)] // clippy.toml allows it only inside of #[test]
 
 use proptest::prelude::*;
 use sluicegate_core::tokens::{encoding, AllowedSpecial, Encoding, Stopped, ENCODINGS};

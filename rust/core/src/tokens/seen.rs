@@ -8,10 +8,15 @@ use super::{
     prefetch::prefetch,
     vocab::{hash, key as short_key, long_hash, KEY_BYTES},
 };
-use std::sync::atomic::{fence, AtomicU64, Ordering};
+use std::sync::{
+    atomic::{fence, AtomicU64, Ordering},
+    OnceLock,
+};
 
-/// 2^18 entries of one cache line: 16 MiB, of which the system gives only the pages that are used.
+/// 2^18 entries of one cache line: 16 MiB, in blocks that are made when something is put there.
 const SLOT_BITS: u32 = 18;
+const BLOCK_BITS: u32 = 9;
+const BLOCK: usize = 1 << BLOCK_BITS;
 const KEY_WORDS: usize = 4;
 /// The longest piece of an entry, in bytes; the last byte of the key is the length.
 pub(super) const MAX_BYTES: usize = KEY_WORDS * 8 - 1;
@@ -33,7 +38,7 @@ struct Entry {
 
 /// The table. It starts empty.
 pub(super) struct Seen {
-    entries: Vec<Entry>,
+    blocks: Vec<OnceLock<Box<[Entry]>>>,
 }
 
 /// A piece of at most [`MAX_BYTES`] as words.
@@ -41,19 +46,27 @@ type Key = [u64; KEY_WORDS];
 
 impl Seen {
     pub(super) fn new() -> Self {
-        Self { entries: (0..1 << SLOT_BITS).map(|_| Entry::default()).collect() }
+        Self { blocks: (0..1 << (SLOT_BITS - BLOCK_BITS)).map(|_| OnceLock::new()).collect() }
+    }
+
+    #[inline(always)]
+    fn entry(&self, piece: &[u8]) -> Option<&Entry> {
+        let slot = slot(piece);
+        self.blocks[slot >> BLOCK_BITS].get().map(|block| &block[slot & (BLOCK - 1)])
     }
 
     /// Asks for the memory that [`Self::get`] will read.
     #[inline(always)]
     pub(super) fn prefetch(&self, piece: &[u8]) {
-        prefetch(&self.entries[slot(piece)]);
+        if let Some(entry) = self.entry(piece) {
+            prefetch(entry);
+        }
     }
 
     /// Gives `out` the tokens of a piece; `false` if they are not known. The piece has at most [`MAX_BYTES`].
     pub(super) fn get(&self, piece: &[u8], out: &mut Found) -> bool {
         let key = key(piece);
-        let entry = &self.entries[slot(piece)];
+        let Some(entry) = self.entry(piece) else { return false };
         let version = entry.version.load(Ordering::Acquire);
         let same = entry.key.iter().zip(key).all(|(there, word)| there.load(Ordering::Relaxed) == word);
         if version % 2 == 1 || !same {
@@ -77,7 +90,9 @@ impl Seen {
             return;
         }
         let key = key(piece);
-        let entry = &self.entries[slot(piece)];
+        let slot = slot(piece);
+        let block = self.blocks[slot >> BLOCK_BITS].get_or_init(|| (0..BLOCK).map(|_| Entry::default()).collect());
+        let entry = &block[slot & (BLOCK - 1)];
         let version = entry.version.load(Ordering::Relaxed);
         let odd = version | 1;
         if odd == version || entry.version.compare_exchange(version, odd, Ordering::Acquire, Ordering::Relaxed).is_err()

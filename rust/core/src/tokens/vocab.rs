@@ -50,6 +50,9 @@ pub(super) fn hash(key: Key) -> u64 {
     (low ^ high.rotate_left(32)).wrapping_mul(0xA24B_AED4_963E_E407)
 }
 
+/// How many tokens ahead memory is asked for while the tables are filled.
+const AHEAD: usize = 16;
+
 /// Four keys in one cache line.
 #[derive(Clone)]
 #[repr(align(64))]
@@ -139,6 +142,12 @@ impl Pairs {
         (pair.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> self.shift) as usize
     }
 
+    fn prefetch(&self, (left, right): (u32, u32)) {
+        let pair = u64::from(left) << ID_BITS | u64::from(right);
+        prefetch(&self.slots[self.slot(pair)]);
+        prefetch(&self.filter[filter_bit(pair) >> 6]);
+    }
+
     fn insert(&mut self, left: u32, right: u32, joined: u32) {
         let pair = u64::from(left) << ID_BITS | u64::from(right);
         let bit = filter_bit(pair);
@@ -216,13 +225,43 @@ impl Vocabulary {
             pairs: Pairs::with_room_for(count),
             bridges: Bridges::new(),
         };
-        for &id in &ids {
-            vocabulary.enter(id);
-        }
-        for (&id, &left) in ids.iter().zip(file.left_lengths) {
-            vocabulary.enter_merge(id, left as usize)?;
-        }
+        vocabulary.fill(&ids, file.left_lengths)?;
         Some(vocabulary)
+    }
+
+    /// Fills the tables. Each step asks for the memory of a later one: half of the time to load would be waiting.
+    fn fill(&mut self, ids: &[u32], left_lengths: &[u8]) -> Option<()> {
+        for (at, &id) in ids.iter().enumerate() {
+            if let Some(&ahead) = ids.get(at + AHEAD) {
+                self.prefetch_part(self.range(ahead));
+            }
+            self.enter(id);
+        }
+        for (at, (&id, &left)) in ids.iter().zip(left_lengths).enumerate() {
+            if let (Some(&ahead), Some(&left)) = (ids.get(at + AHEAD), left_lengths.get(at + AHEAD)) {
+                let range = self.range(ahead);
+                let middle = range.start + left as usize;
+                self.prefetch_part(range.start..middle);
+                self.prefetch_part(middle..range.end);
+            }
+            self.find_halves(id, left as usize)?;
+        }
+        for (at, &id) in ids.iter().enumerate() {
+            if let Some(&ahead) = ids.get(at + AHEAD) {
+                self.pairs.prefetch(self.halves(ahead));
+            }
+            let (left, right) = self.halves(id);
+            if left != id {
+                self.pairs.insert(left, right, id);
+            }
+        }
+        Some(())
+    }
+
+    fn prefetch_part(&self, range: std::ops::Range<usize>) {
+        if (1..=KEY_BYTES).contains(&range.len()) {
+            self.prefetch_key(key(&self.bytes, range.start, range.len()));
+        }
     }
 
     fn enter(&mut self, id: u32) {
@@ -245,7 +284,7 @@ impl Vocabulary {
         self.long.slots[at] = id;
     }
 
-    fn enter_merge(&mut self, id: u32, left_length: usize) -> Option<()> {
+    fn find_halves(&mut self, id: u32, left_length: usize) -> Option<()> {
         if left_length == 0 {
             return Some(());
         }
@@ -255,7 +294,6 @@ impl Vocabulary {
             self.pairs.bytes[usize::from(first) << 8 | usize::from(second)] = id;
         }
         self.halves[id as usize] = pair;
-        self.pairs.insert(pair.0, pair.1, id);
         Some(())
     }
 
