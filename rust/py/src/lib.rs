@@ -2,8 +2,8 @@
 #![forbid(unsafe_code)]
 
 mod bridge;
-mod reactor;
 mod chunks;
+mod reactor;
 mod request;
 mod runtime;
 mod sse;
