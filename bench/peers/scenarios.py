@@ -51,13 +51,15 @@ class Scenario:
 
 # That it logs nothing is told by two scenarios as well as by four.
 QUIET = ("sglang-router-quiet",)
+# What an assistant costs, one kind of request tells: it is done before the answer begins.
+ASSISTANT = ("sluicegate-assistant",)
 FULL = (
     Scenario("plain", "bench-n20-b40", False, 16, 0.0, 0.5, 3.5),
     # Twenty chunks at once, as fast as they can be had.
-    Scenario("short", "bench-n20-b40", True, 16, 0.0, 0.5, 3.5, without=QUIET),
+    Scenario("short", "bench-n20-b40", True, 16, 0.0, 0.5, 3.5, without=(*QUIET, *ASSISTANT)),
     # One second long each: the cost of a request is part of that of its 100 chunks.
-    Scenario("stream20", "bench-n100-d10-t50-b40", True, 20, 0.5, 0.5, 5.0, without=QUIET),
-    Scenario("stream200", "bench-n100-d10-t50-b40", True, 200, 0.5, 0.5, 4.0),
+    Scenario("stream20", "bench-n100-d10-t50-b40", True, 20, 0.5, 0.5, 5.0, without=(*QUIET, *ASSISTANT)),
+    Scenario("stream200", "bench-n100-d10-t50-b40", True, 200, 0.5, 0.5, 4.0, without=ASSISTANT),
     # A chunk every two seconds: the streams are open, the machine is not busy.
     Scenario(
         "open5000",

@@ -5,9 +5,11 @@ from typing import Annotated
 import typer
 
 from sluicegate import __version__
+from sluicegate.cli.ask import ask
 from sluicegate.cli.check import check
 from sluicegate.cli.demo import demo
 from sluicegate.cli.serve import serve
+from sluicegate.cli.tokens import app as tokens
 
 # No pretty tracebacks: they show local variables, and so keys.
 app = typer.Typer(
@@ -21,6 +23,8 @@ app = typer.Typer(
 app.command()(serve)
 app.command()(check)
 app.command()(demo)
+app.add_typer(tokens)
+app.command()(ask)
 
 
 def _show_version(wanted: bool) -> None:

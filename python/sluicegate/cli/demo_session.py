@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import IO, Any, Final, NoReturn
 
@@ -25,6 +26,29 @@ DEFAULT_PORT: Final = 8080
 START_LIMIT_S: Final = 20.0
 STOP_LIMIT_S: Final = 5.0
 QUESTION: Final = "What happens to my request?"
+ASSISTANT: Final = "Guide to Sluicegate"
+# Two assistants on the demo upstream: one that is asked, and one that locks what a client may set.
+SETTINGS: Final = """
+[[upstreams]]
+name = "demo"
+base_url = "http://{host}:{port}/v1"
+api_key = "demo"
+
+[[assistants]]
+name = "{assistant}"
+description = "Explains what a gateway does."
+model = ["demo/demo", "demo/demo-fast"]
+system_prompt = "You explain what a gateway does, in plain words."
+temperature = 0.2
+
+[[assistants]]
+name = "short-answers"
+description = "At most 40 tokens, whatever the client asks for."
+model = ["demo/demo-fast"]
+system_prompt = "Answer in one sentence."
+max_tokens = 40
+locked = ["system_prompt", "max_tokens"]
+"""
 
 
 class _FailedError(Exception):
@@ -55,13 +79,10 @@ def _run(stack: ExitStack, port: int, *, once: bool) -> None:
         _child("demo upstream", ["sluicegate.demo", f"--port={upstream_port}"], {})
     )
     _wait_until_up(upstream, upstream_port, "/v1/models")
-    settings = {
-        "OPENAI_COMPATIBLE_BASE_URL": f"http://{HOST}:{upstream_port}/v1",
-        "OPENAI_COMPATIBLE_API_KEY": "demo",
-        "SLUICEGATE_API_KEYS": key,
-    }
-    command = ["sluicegate", "serve", f"--host={HOST}", f"--port={port}", "--workers=1"]
-    gateway = stack.enter_context(_child("gateway", command, settings))
+    file = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sluicegate-demo-"))) / "demo.toml"
+    file.write_text(SETTINGS.format(host=HOST, port=upstream_port, assistant=ASSISTANT))
+    command = ["sluicegate", "serve", f"--config={file}", f"--host={HOST}", f"--port={port}", "--workers=1"]
+    gateway = stack.enter_context(_child("gateway", command, {"SLUICEGATE_API_KEYS": key}))
     _wait_until_up(gateway, port, "/readyz")
     _show(port, upstream_port, key)
     if once:
@@ -77,13 +98,14 @@ def _run(stack: ExitStack, port: int, *, once: bool) -> None:
 
 def _show(port: int, upstream_port: int, key: str) -> None:
     base = f"http://{HOST}:{port}/v1"
-    body = json.dumps({"model": "demo", "stream": True, "messages": [{"role": "user", "content": QUESTION}]})
+    body = json.dumps(_request())
     typer.echo(
         f"""Sluicegate demo: the gateway, behind it an upstream on port {upstream_port} with no model.
 
-  base URL  {base}
-  key       {key}
-  models    demo, demo-fast, demo-slow, demo-thinking, demo-thinking-fast, demo-embedding
+  base URL    {base}
+  key         {key}
+  assistants  {ASSISTANT}, short-answers
+  models      demo, demo-fast, demo-slow, demo-thinking, demo-thinking-fast, demo-embedding
 
 With curl:
   curl -N {base}/chat/completions -H 'Authorization: Bearer {key}' \\
@@ -92,10 +114,14 @@ With curl:
 With the official Python client (pip install openai):
   from openai import OpenAI
   client = OpenAI(base_url="{base}", api_key="{key}")
-  for chunk in client.chat.completions.create(model="demo", stream=True,
+  for chunk in client.chat.completions.create(model="{ASSISTANT}", stream=True,
           messages=[{{"role": "user", "content": "{QUESTION}"}}]):
       print(chunk.choices[0].delta.content or "", end="", flush=True)"""
     )
+
+
+def _request() -> dict[str, Any]:
+    return {"model": ASSISTANT, "stream": True, "messages": [{"role": "user", "content": QUESTION}]}
 
 
 def _ask(port: int, key: str) -> None:
@@ -104,7 +130,8 @@ def _ask(port: int, key: str) -> None:
     if installed:
         # Importing it takes a second, which must not count as the gateway's.
         importlib.import_module("openai")
-    typer.echo(f"\nOne request, by {'the official openai client' if installed else 'http.client'}:")
+    who = "the official openai client" if installed else "http.client"
+    typer.echo(f"\nOne request to the assistant «{ASSISTANT}», by {who}:")
     typer.echo(f"> {QUESTION}\n< ", nl=False)
     started = time.monotonic()
     first: float | None = None
@@ -128,7 +155,7 @@ def _by_openai(port: int, key: str) -> Iterator[str]:
     finish = None
     try:
         chunks = client.chat.completions.create(
-            model="demo", stream=True, messages=[{"role": "user", "content": QUESTION}]
+            model=ASSISTANT, stream=True, messages=[{"role": "user", "content": QUESTION}]
         )
         for chunk in chunks:
             for choice in chunk.choices:
@@ -144,11 +171,10 @@ def _by_openai(port: int, key: str) -> Iterator[str]:
 
 
 def _by_http(port: int, key: str) -> Iterator[str]:
-    body = {"model": "demo", "stream": True, "messages": [{"role": "user", "content": QUESTION}]}
     headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
     connection = http.client.HTTPConnection(HOST, port, timeout=30)
     try:
-        connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
+        connection.request("POST", "/v1/chat/completions", json.dumps(_request()), headers)
         response = connection.getresponse()
         if response.status != http.HTTPStatus.OK:
             raise _FailedError(f"the request was refused: {response.status} {response.read(2000)!r}")

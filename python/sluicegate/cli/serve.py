@@ -36,15 +36,17 @@ def serve(
 ) -> None:
     """Run the gateway until it is stopped (Ctrl-C or SIGTERM)."""
     from sluicegate import settings as config_file  # noqa: PLC0415
-    from sluicegate.app import connect  # noqa: PLC0415
+    from sluicegate.app import verify  # noqa: PLC0415
+    from sluicegate.upstreams.tokenizers import Tokenizers  # noqa: PLC0415
 
     try:
         settings = config_file.load(config)
         given = {"host": host, "port": port, "workers": workers, "access_log": access_log}
         settings = settings.with_server({k: v for k, v in given.items() if v is not None})
         require_upstreams(settings)
+        verify(settings)
         for upstream in settings.upstreams:
-            connect(settings, upstream)
+            Tokenizers(settings, upstream)
     except config_file.SettingsError as error:
         refuse(str(error))
     address = resolve(settings.server.host)

@@ -1,27 +1,59 @@
-"""A client key and the principal that it stands for."""
+"""A client key: who it stands for, what it may do, and how it is listed."""
 
-import hashlib
-import secrets
-import zlib
+from typing import Annotated, Literal
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
-_BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-_KID_DIGITS = 12
-_SECRET_DIGITS = 43  # 62^43 > 2^256
-_CHECK_DIGITS = 6  # 62^6 > 2^32
+from sluicegate.keys.secret import Kind, digest, is_mistyped, mint
+
+__all__ = [
+    "CLIENT_SCOPES",
+    "Key",
+    "KeyDraft",
+    "KeySecret",
+    "Principal",
+    "Scope",
+    "digest",
+    "is_mistyped",
+    "mint",
+    "principal",
+]
+
+Scope = Literal[
+    "chat:write",
+    "completions:write",
+    "embeddings:write",
+    "models:read",
+    "files:write",
+    "usage:read",
+    "keys:manage",
+    "upstreams:manage",
+    "assistants:manage",
+    "members:manage",
+    "workspaces:manage",
+    "audit:read",
+]
+# What a key gets that names no scopes: to talk to models.
+CLIENT_SCOPES: tuple[Scope, ...] = ("chat:write", "completions:write", "embeddings:write", "models:read")
+
+RoleName = Literal["platform_admin", "workspace_admin", "member", "viewer"]
+Millis = Annotated[int, Meta(ge=0, le=1 << 53)]
 
 
 class Principal(Struct, frozen=True, gc=False):
-    """Who is calling. `id` is part of the key's digest: it names the key in logs and reveals nothing."""
+    """Who is calling: one key of one workspace. `id` names the key in logs and reveals nothing.
+
+    `models`: globs over assistants' names and «upstream/model»; None: whatever the workspace allows.
+    """
 
     name: str
     id: str
-
-
-def digest(key: bytes) -> bytes:
-    """What is stored of a key. Its 256 random bits need no slow hash."""
-    return hashlib.sha256(key).digest()
+    workspace: str = "default"
+    scopes: tuple[Scope, ...] = CLIENT_SCOPES
+    models: tuple[str, ...] | None = None
+    kind: Kind = "client"
+    # Of an admin key.
+    role: RoleName | None = None
 
 
 def principal(name: str, key: bytes) -> Principal:
@@ -29,24 +61,49 @@ def principal(name: str, key: bytes) -> Principal:
     return Principal(name, f"key_{digest(key).hex()[:12]}")
 
 
-def mint() -> str:
-    """A new key: `sk-sg-<kid>-<secret><crc>`; some clients insist on `sk-`, scanners find `sk-sg-`."""
-    kid = "".join(secrets.choice(_BASE62) for _ in range(_KID_DIGITS))
-    secret = "".join(secrets.choice(_BASE62) for _ in range(_SECRET_DIGITS))
-    text = f"sk-sg-{kid}-{secret}"
-    return text + _check_digits(text)
+class KeyDraft(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A key as written: what an update replaces as a whole. `expires_at`: milliseconds since 1970."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+\Z")]
+    scopes: tuple[Scope, ...] = CLIENT_SCOPES
+    models: (
+        Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=256)], ...], Meta(max_length=256)] | None
+    ) = None
+    expires_at: Millis | None = None
 
 
-def is_mistyped(key: str) -> bool:
-    """A key of our own format whose check digits are wrong: a typo or a truncated paste."""
-    head, check = key[:-_CHECK_DIGITS], key[-_CHECK_DIGITS:]
-    return key.startswith("sk-sg-") and _check_digits(head) != check
+class KeySecret(Struct, frozen=True, kw_only=True):
+    """One of the secrets of a key; during a rotation there are two. Times are milliseconds since 1970."""
+
+    id: str
+    last4: str
+    created_at: int
+    # The end of the grace period of a secret that was replaced.
+    not_after: int | None
+    last_used_at: int | None
 
 
-def _check_digits(text: str) -> str:
-    number = zlib.crc32(text.encode())
-    digits = ""
-    for _ in range(_CHECK_DIGITS):
-        number, rest = divmod(number, len(_BASE62))
-        digits = _BASE62[rest] + digits
-    return digits
+class Key(Struct, frozen=True, kw_only=True):
+    """A stored key without its secret text. Times are milliseconds since 1970."""
+
+    id: str
+    workspace: str
+    name: str
+    # The public part of the text: `sk-sg-<kid>-…`.
+    kid: str
+    kind: Kind
+    role: RoleName | None
+    scopes: tuple[Scope, ...]
+    models: tuple[str, ...] | None
+    expires_at: int | None
+    revoked_at: int | None
+    secrets: tuple[KeySecret, ...]
+    created_by: str
+    version: int
+    created_at: int
+    updated_at: int
+
+    @property
+    def last_used_at(self) -> int | None:
+        """When any of its secrets was used last, to the minute."""
+        return max((s.last_used_at for s in self.secrets if s.last_used_at is not None), default=None)

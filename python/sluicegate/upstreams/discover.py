@@ -20,6 +20,7 @@ PERIOD = 300.0
 FIRST_RETRY = 5.0
 # More models than any server has; the list is kept in memory and copied into each answer.
 _MOST_MODELS = 10_000
+_LONGEST_CONTEXT = 100_000_000
 # The end of the year 9999: what is beyond is no time in seconds.
 _LAST_SECOND = 253_402_300_799
 
@@ -32,6 +33,19 @@ class _Card(Struct):
     id: str
     # Some servers write a float or a text here: that is no reason to refuse the list.
     created: Any = None
+    # vLLM; OpenRouter, Together and others; Groq; llama.cpp in `meta.n_ctx`. Some put texts or nulls there.
+    max_model_len: object = None
+    context_length: object = None
+    context_window: object = None
+    meta: object = None
+
+    def tokens(self) -> int | None:
+        """The length of the model's context, where the card tells it."""
+        meta = self.meta.get("n_ctx") if isinstance(self.meta, dict) else None
+        for given in (self.max_model_len, self.context_length, self.context_window, meta):
+            if type(given) is int and 0 < given <= _LONGEST_CONTEXT:
+                return given
+        return None
 
 
 class _List(Struct):
@@ -139,11 +153,13 @@ class Discovery:
             cards = _decoder.decode(reply.body).data
         except msgspec.MsgspecError:
             return {}, "upstream_invalid_answer"
-        models: dict[str, int | None] = {}
+        found: dict[str, _Card] = {}
         for card in cards[:_MOST_MODELS]:
             if card.id and card.id.isprintable():
-                models.setdefault(card.id, _seconds(card.created))
-        return models, "upstream_empty"
+                found.setdefault(card.id, card)
+        lengths = {model: tokens for model, card in found.items() if (tokens := card.tokens()) is not None}
+        upstream.learn_context(lengths)
+        return {model: _seconds(card.created) for model, card in found.items()}, "upstream_empty"
 
 
 def _seconds(created: Any) -> int | None:

@@ -190,7 +190,9 @@ impl<S: Sink> Exchange<'_, S> {
             None => Form::Json,
         };
         if self.call.stream && form == Form::Events {
-            return self.relay_stream(Rest { lease, head: head.headers, body }, decoder, first).await;
+            // Its values hold the buffer that it was read into.
+            drop(head);
+            return self.relay_stream(Rest { lease, body }, decoder, first).await;
         }
         if first.is_empty() && body.is_end_stream() {
             return Err(Error::Empty);
@@ -199,7 +201,7 @@ impl<S: Sink> Exchange<'_, S> {
             return Err(Error::BadContentType);
         }
         let kind = kind.map(str::to_owned);
-        let whole = Box::pin(self.read_whole(lease, &head.headers, body, &mut decoder, first)).await?;
+        let whole = Box::pin(self.read_whole(lease, body, &mut decoder, first)).await?;
         if !self.call.stream {
             let (body, observed) = answer::read(&self.plan, kind.as_deref(), whole)?;
             return Ok(Answered::Plain { body, observed });
@@ -300,7 +302,7 @@ impl<S: Sink> Exchange<'_, S> {
         // A server often refuses a large request without having read it, and then closes. The next large one must not
         // meet that connection, for it could not be sent again.
         if complete == Ok(true) && !self.large {
-            lease.release(head);
+            lease.release();
         }
         let text = |name: &str| head.get(name).and_then(|v| v.to_str().ok());
         answer::read_error(
@@ -315,7 +317,6 @@ impl<S: Sink> Exchange<'_, S> {
     async fn read_whole(
         &mut self,
         mut lease: Lease,
-        head: &HeaderMap,
         mut body: Incoming,
         decoder: &mut Decoder,
         mut whole: Vec<u8>,
@@ -346,7 +347,7 @@ impl<S: Sink> Exchange<'_, S> {
         })
         .await?;
         decoder.finish()?;
-        lease.release(head);
+        lease.release();
         Ok(whole)
     }
 

@@ -2,7 +2,6 @@
 
 use super::pool::Lease;
 use bytes::Bytes;
-use http::HeaderMap;
 use hyper::body::{Frame, Incoming};
 use std::{
     future::poll_fn,
@@ -16,7 +15,6 @@ const LINGER: Duration = Duration::from_secs(1);
 /// A body that is being read, with its connection.
 pub(super) struct Rest {
     pub(super) lease: Lease,
-    pub(super) head: HeaderMap,
     pub(super) body: Incoming,
 }
 
@@ -28,7 +26,7 @@ impl Rest {
 
     /// The body was read to its end.
     pub(super) fn release(self) {
-        self.lease.release(&self.head);
+        self.lease.release();
     }
 
     /// After `[DONE]`: nothing but the end of the HTTP body may come, or the connection is not used again.

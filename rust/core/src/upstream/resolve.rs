@@ -4,7 +4,7 @@
 //! one for each call, a busy upstream whose name server is dead would take all threads from the names of others.
 
 use super::target::Target;
-use crate::Error;
+use crate::{inline, Error};
 use parking_lot::Mutex;
 use std::net::SocketAddr;
 use tokio::{
@@ -48,7 +48,7 @@ impl Lookup {
         }
         let (tell, lookup) = watch::channel(None);
         let host = host.to_owned();
-        tokio::spawn(async move {
+        inline::spawn(async move {
             let found = lookup_host((host.as_str(), port)).await.map(Iterator::collect).unwrap_or_default();
             // Nobody may be waiting any more.
             let _ = tell.send(Some(found));

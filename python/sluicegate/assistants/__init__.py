@@ -1,0 +1,1 @@
+"""Assistants: named set-ups that clients use as models."""

@@ -1,0 +1,116 @@
+"""An assistant: a named set-up that a client uses as the `model`."""
+
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct
+
+ChatHistory = Literal["default_on", "disable_think", "off"]
+
+# Any characters but control characters; exact and case-sensitive.
+AssistantName = Annotated[str, Meta(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f-\x9f]+\Z")]
+# Upstream's name, a slash, the model's id: «local/Qwen/Qwen3-Coder-14B».
+ModelRef = Annotated[
+    str, Meta(max_length=321, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}/[^\x00-\x1f\x7f-\x9f]{1,256}\Z")
+]
+Text = Annotated[str, Meta(max_length=100_000)]
+Stop = Annotated[str, Meta(min_length=1, max_length=1000)]
+Tokens = Annotated[int, Meta(ge=1, le=100_000_000)]
+
+# What a client may be locked out of; everything else of an assistant is never the client's to set.
+LOCKABLE = (
+    "model",
+    "system_prompt",
+    "temperature",
+    "max_tokens",
+    "top_p",
+    "stop",
+    "response_format",
+    "tools",
+    "tool_choice",
+    "parallel_tool_calls",
+    "presence_penalty",
+    "frequency_penalty",
+    "seed",
+    "reasoning_effort",
+)
+Lockable = Literal[
+    "model",
+    "system_prompt",
+    "temperature",
+    "max_tokens",
+    "top_p",
+    "stop",
+    "response_format",
+    "tools",
+    "tool_choice",
+    "parallel_tool_calls",
+    "presence_penalty",
+    "frequency_penalty",
+    "seed",
+    "reasoning_effort",
+]
+
+
+class AssistantSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What one version of an assistant says. None: the assistant has no value of its own."""
+
+    # In order: the first is asked, the rest is fallback.
+    model: Annotated[tuple[ModelRef, ...], Meta(min_length=1, max_length=16)]
+    description: Annotated[str, Meta(max_length=2000)] = ""
+    system_prompt: Text | None = None
+    chat_history: ChatHistory = "off"
+    # Stored; enforced once answers are scored.
+    quality_score: Annotated[int, Meta(ge=0, le=100)] = 0
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    max_tokens: Tokens | None = None
+    top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    stop: Annotated[tuple[Stop, ...], Meta(max_length=16)] | None = None
+    response_format: dict[str, Any] | None = None
+    tools: Annotated[tuple[dict[str, Any], ...], Meta(max_length=128)] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    presence_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
+    frequency_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
+    seed: int | None = None
+    reasoning_effort: Annotated[str, Meta(max_length=32)] | None = None
+    # Here the assistant has the last word, also where it has no value; the other fields are defaults.
+    locked: frozenset[Lockable] = frozenset()
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The request fields that the assistant has a value for, by their names in a request."""
+        return {name: value for name in _REQUEST_FIELDS if (value := getattr(self, name)) is not None}
+
+
+_REQUEST_FIELDS = tuple(name for name in LOCKABLE if name not in ("model", "system_prompt"))
+
+
+class AssistantDraft(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """An assistant as it is written: what an update replaces as a whole."""
+
+    name: AssistantName
+    spec: AssistantSpec
+
+
+class Assistant(Struct, frozen=True, kw_only=True):
+    """A stored assistant. `version` counts its versions from 1. Times are milliseconds since 1970."""
+
+    id: str
+    workspace: str
+    name: str
+    spec: AssistantSpec
+    version: int
+    created_at: int
+    updated_at: int
+
+
+class AssistantVersion(Struct, frozen=True, kw_only=True):
+    """What an assistant was from `at` on, and who made it so (`by`: an actor, such as `key:key_…`)."""
+
+    version: int
+    name: str
+    spec: AssistantSpec
+    at: int
+    by: str
+    # The version that a roll back brought again.
+    restored_from: int | None = None

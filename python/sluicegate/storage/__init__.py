@@ -1,0 +1,1 @@
+"""The database, its schema and migrations, secrets at rest, and cached records."""
