@@ -64,7 +64,7 @@ __all__ = [
 
 Operation = Literal["chat", "completions", "embeddings", "models"]
 
-# Without a thread of their own, the clocks of calls are looked at so often; the shortest that one sets is a second.
+# Without a thread of their own, the clocks of calls are looked at so often; they are seconds long.
 TICK_SECONDS = 0.05
 
 # Closing waits this long for cancelled calls to say so; each needs one turn of the I/O thread.
@@ -88,7 +88,7 @@ class PendingReply(NamedTuple):
 
 
 class _Ticks:
-    """Has a bridge look at its clocks while calls are open. Holds no loop: it is kept for as long as its loop."""
+    """Has a bridge look at its clocks while calls are open. Holds no loop: it lives as long as its loop."""
 
     __slots__ = ("_bridge", "_timer")
 
@@ -120,8 +120,8 @@ class _Attached(NamedTuple):
 class Engine:
     """Starts upstream calls from whichever event loop is running.
 
-    With `inline`, calls run on the thread of that loop instead of one of their own: two switches between threads
-    less for each answer and each chunk. Right where the loop does little else, as in a worker of the gateway.
+    With `inline`, calls run on the thread of that loop instead of one of their own: two switches between
+    threads less for each answer and each chunk. Right where the loop does little else, as in a worker.
     """
 
     def __init__(self, *, inline: bool = False) -> None:
