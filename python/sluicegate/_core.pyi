@@ -233,9 +233,9 @@ class Call:
 class Bridge:
     """Completions of one event loop: watch `fileno()` with `add_reader(fd, drain)`.
 
-    With `inline`, calls run on the thread of that loop, where the system allows it. Then `reactor_fileno()` is
-    a descriptor to watch with `add_reader(fd, turn)`, and while calls are open `turn()` has to be called now
-    and then for their clocks. Where it is None, they have a thread of their own all the same.
+    With `inline`, calls run on the thread of that loop, where the system allows it. Then `reactor_fileno()`
+    is a descriptor to watch with `add_reader(fd, turn)`, and while calls are open `turn()` has to be called
+    now and then for their clocks. Where it is None, they have a thread of their own all the same.
     """
 
     def __init__(self, *, inline: bool = False) -> None: ...

@@ -173,10 +173,7 @@ class Settings(Struct, frozen=True, kw_only=True):
             raise _explain(str(error), self.source, path, kind) from None
 
     def upstream_error(self, name: str, message: str, *key: str) -> SettingsError:
-        """An error of one upstream that shows only when it is built (base URL, header, CIDR, file).
-
-        `key` is where in it, for example `"tokenizers", "my-model"`.
-        """
+        """An error of one upstream that shows only when it is built; `key` is where in it."""
         for index, upstream in enumerate(self.upstreams):
             if upstream.name == name and ("upstreams", index) in self.source.lines:
                 if key:
@@ -184,9 +181,8 @@ class Settings(Struct, frozen=True, kw_only=True):
                 # The core begins with the field, where one is to blame.
                 field, _, rest = message.partition(": ")
                 known = field in UpstreamConfig.__struct_fields__
-                return self.source.error(
-                    ("upstreams", index, field) if known else ("upstreams", index), rest if known else message
-                )
+                where = ("upstreams", index, field) if known else ("upstreams", index)
+                return self.source.error(where, rest if known else message)
         return SettingsError(f"upstream {name}: {message}")
 
 

@@ -363,7 +363,7 @@ def test_a_callback_that_raises_costs_no_other_call_its_reply(
         async with opened() as engine:
             await engine.call(upstream, "chat", request_body("first", stream=False))
             pending = [engine.start(upstream, "chat", request_body(f"e{i}", stream=False)) for i in range(20)]
-            bridge = engine._bridges[loop]
+            bridge = engine._bridges[loop].bridge
             broken: Any = Broken()
             calls = [
                 bridge.exchange(upstream, "chat", request_body("no", stream=False), broken) for _ in range(3)

@@ -73,7 +73,7 @@ def test_close_ends_open_streams_with_an_error_event(run: Run, server: Scripted,
         for _ in streams:
             await begun.acquire()
         await asyncio.sleep(0.2)
-        bridge = engine._bridges[asyncio.get_running_loop()]
+        bridge = engine._bridges[asyncio.get_running_loop()].bridge
         assert bridge.open_calls == 5
         await engine.close()
         assert (bridge.open_calls, engine.open_calls) == (0, 0)
