@@ -30,7 +30,7 @@ class FakeGateway:
         self.engine = FakeEngine(script)
         self.output = io.StringIO()
         core = SimpleNamespace(
-            Engine=lambda: self.engine, Upstream=FakeUpstream, Recipe=FakeRecipe, scan=FakeRequest
+            Engine=lambda **_: self.engine, Upstream=FakeUpstream, Recipe=FakeRecipe, scan=FakeRequest
         )
         monkeypatch.setattr(application, "core", core)
         monkeypatch.setattr(application, "Log", self.make_log)
