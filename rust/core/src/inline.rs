@@ -184,7 +184,11 @@ mod tests {
     fn inline() -> (Inline, mpsc::Receiver<()>) {
         let (kick, kicks) = mpsc::channel();
         let kick = Mutex::new(kick);
-        let inline = Inline::new(move || drop(kick.lock().send(()))).expect("a runtime");
+        let kick = move || {
+            // The test may be over.
+            let _ = kick.lock().send(());
+        };
+        let inline = Inline::new(kick).expect("a runtime");
         (inline, kicks)
     }
 
