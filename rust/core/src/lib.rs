@@ -9,6 +9,7 @@ pub mod error;
 pub mod json;
 pub mod launch;
 pub mod relay;
+pub mod shared;
 pub mod sse;
 pub mod upstream;
 

@@ -4,6 +4,7 @@
 mod bridge;
 mod request;
 mod runtime;
+mod shared;
 mod stream;
 mod upstream;
 mod values;
@@ -22,6 +23,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<values::Failure>()?;
     m.add_class::<values::Outcome>()?;
     m.add_class::<values::Reply>()?;
+    m.add_class::<shared::SharedTable>()?;
     m.add_class::<stream::Stream>()?;
     m.add_class::<bridge::Call>()?;
     m.add_class::<bridge::Bridge>()?;
