@@ -47,7 +47,8 @@ class Keyring:
             except SecretsError:
                 raise SecretsError(
                     "The master key is not the one of this database. Give the right one: "
-                    "SLUICEGATE_MASTER_KEY, or master.key in the data directory (on a further machine: a copy of the first one's)."
+                    "SLUICEGATE_MASTER_KEY, or master.key in the data directory "
+                    "(on a further machine: a copy of the first one's)."
                 ) from None
             self._platform[row.purpose][row.version] = opened
         return bool(rows)

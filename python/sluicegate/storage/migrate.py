@@ -47,7 +47,8 @@ def refuse_newer(found: str | None) -> None:
     if found is not None and found > schema.HEAD:
         raise SchemaTooNewError(
             f"The database has schema {found}, written by a newer Sluicegate; this one knows up to "
-            f"{schema.HEAD}. Nothing was changed. Install the newer version, or restore a backup from before the migration."
+            f"{schema.HEAD}. Nothing was changed. "
+            "Install the newer version, or restore a backup from before the migration."
         )
 
 
