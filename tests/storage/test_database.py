@@ -1,4 +1,4 @@
-"""The database itself: made at the first start, private, all or nothing, and one generation for each change."""
+"""The database itself: private files, changes that are whole or not at all, and one generation for each."""
 
 from __future__ import annotations
 
