@@ -6,6 +6,7 @@ import typer
 
 from sluicegate import __version__
 from sluicegate.cli.check import check
+from sluicegate.cli.migrate import migrate
 from sluicegate.cli.serve import serve
 
 # No pretty tracebacks: they show local variables, and so keys.
@@ -19,6 +20,7 @@ app = typer.Typer(
 )
 app.command()(serve)
 app.command()(check)
+app.command()(migrate)
 
 
 def _show_version(wanted: bool) -> None:

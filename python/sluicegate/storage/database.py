@@ -168,6 +168,22 @@ def make_engine(location: Location) -> AsyncEngine:
     return create_async_engine(url, connect_args=connect, pool_pre_ping=True, **common)
 
 
+async def schema_version(location: Location) -> str | None:
+    """The schema of a database that is there; None for an empty one.
+
+    Raises SchemaTooNewError, SchemaError, UnavailableError.
+    """
+    engine = make_engine(location)
+    try:
+        with translated():
+            async with engine.connect() as connection:
+                found = await migrate.version_of(connection)
+    finally:
+        await engine.dispose()
+    migrate.refuse_newer(found)
+    return found
+
+
 async def prepare(engine: AsyncEngine, location: Location, *, may_migrate: bool) -> Keyring:
     """Check the schema and the master key, migrate where that is allowed, and give the keys."""
     with translated():

@@ -81,9 +81,9 @@ async def replace(
     draft = checked(draft)
     if (before.name, before.settings) == (draft.name, draft.settings):
         return before
-    values = {"name": draft.name, "settings": encode(draft.settings), "updated_at": change.now}
-    statement = update(_table).where(_table.c.id == workspace)
-    await change.execute(statement.values(values, version=before.version + 1))
+    values: dict[str, Any] = {"name": draft.name, "settings": encode(draft.settings)}
+    values |= {"version": before.version + 1, "updated_at": change.now}
+    await change.execute(update(_table).where(_table.c.id == workspace).values(values))
     detail = {"before": {"name": before.name, "settings": before.settings}, "after": draft}
     record(change, workspace, "workspace.update", workspace, detail)
     return await get(change, workspace)
