@@ -39,15 +39,18 @@ class Freshness:
         self._floor = 0
         self._changed: dict[str, int] = {}
         self._failing_since: float | None = None
+        # The number that could not be looked into, and until when it is not tried again.
+        self._failed = -1
         self._retry_at = 0.0
         self._running: asyncio.Task[None] | None = None
 
     @property
     def is_current(self) -> bool:
         """Whether nothing has changed since the last `refresh`. On the path of every request."""
-        if self._database.shared.generation != self._seen:
-            return False
-        return self._failing_since is None or monotonic() < self._retry_at
+        generation = self._database.shared.generation
+        if self._failing_since is None:
+            return generation == self._seen
+        return generation == self._failed and self._is_in_grace and monotonic() < self._retry_at
 
     def is_valid(self, workspace: str, stamp: int) -> bool:
         """Whether what was read of this workspace at `stamp` is unchanged, as of the last `refresh`."""
@@ -60,6 +63,8 @@ class Freshness:
 
         Raises UnavailableError when the database has been down for longer than the grace period.
         """
+        if self._failing_since is not None and not self._is_in_grace and monotonic() < self._retry_at:
+            raise UnavailableError("The database has been down for too long; keys cannot be checked.")
         if self._running is None:
             self._running = asyncio.create_task(self._refresh())
             self._running.add_done_callback(self._forget_task)
@@ -70,11 +75,16 @@ class Freshness:
         self._failing_since = None
 
     def note_failure(self) -> None:
-        """The database did not answer."""
+        """The database did not answer: what is known stays in force for the grace period."""
         now = monotonic()
         if self._failing_since is None:
             self._failing_since = now
+        self._failed = self._database.shared.generation
         self._retry_at = now + RETRY_SECONDS
+
+    @property
+    def _is_in_grace(self) -> bool:
+        return self._failing_since is None or monotonic() - self._failing_since < self._grace
 
     def _forget_task(self, task: "asyncio.Task[None]") -> None:
         self._running = None
@@ -87,11 +97,10 @@ class Freshness:
         try:
             row, changed = await self._query()
         except UnavailableError:
+            # What is missed now is found by the next one that succeeds: `_seen` stays behind.
             self.note_failure()
-            if self._failing_since is not None and monotonic() - self._failing_since > self._grace:
+            if not self._is_in_grace:
                 raise
-            self._seen = seen
-            # What was missed is found by the next one that succeeds: its rows have higher numbers.
             return
         self.note_contact()
         if row != self._row or changed:
