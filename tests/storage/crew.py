@@ -50,7 +50,7 @@ def finish(process: ForkServerProcess) -> None:
 
 
 def write(connection: Connection, location: Location, name: str, count: int) -> None:
-    """Make `count` workspaces with a key and two assistants each; tell the name of each when it is committed."""
+    """Make `count` workspaces with a key and two assistants each; name each one when it is committed."""
     asyncio.run(_write(connection, location, name, count))
 
 
