@@ -33,17 +33,21 @@ test-python: .make/build  ## everything under tests/; ARGS="-k name" for a part
 check: .make/build  ## formats, lints, types, the stub, the lock files
 	cargo fmt --all --check
 	cargo fmt --manifest-path bench/upstream/Cargo.toml --check
+	cargo fmt --manifest-path bench/micro/sse/Cargo.toml --check
 	cargo clippy --locked --workspace --all-targets --quiet -- -D warnings
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	cargo metadata --locked --format-version 1 >/dev/null
 	cargo metadata --locked --manifest-path bench/upstream/Cargo.toml --format-version 1 >/dev/null
+	cargo metadata --locked --manifest-path bench/micro/sse/Cargo.toml --format-version 1 >/dev/null
+	scripts/reference --check
 	$(BIN)/python -m pytest --quiet tests/unit/test_locks.py tests/contract/python/test_stub.py
 
 fmt: .make/build  ## rewrite the sources in their one format
 	cargo fmt --all
 	cargo fmt --manifest-path bench/upstream/Cargo.toml
+	cargo fmt --manifest-path bench/micro/sse/Cargo.toml
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
@@ -67,7 +71,7 @@ clean:  ## remove everything that was built
 # --- stamps ---------------------------------------------------------------------------------------------------
 
 .make/cargo:
-	@command -v cargo >/dev/null || { echo "cargo is missing: install Rust 1.88 or newer with rustup (Debian's is too old)." >&2; exit 1; }
+	@command -v cargo >/dev/null || { echo "cargo is missing: install Rust 1.89 or newer with rustup (Debian's is too old)." >&2; exit 1; }
 	@command -v cc >/dev/null || { echo "A C compiler is missing: apt-get install gcc libc6-dev." >&2; exit 1; }
 	@mkdir -p .make && touch $@
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from bench import children, outcome, report
 from bench.locust import run as locust
 from bench.peers import run as peers
+from bench.progress import to_stderr
 from bench.verdict import SUITES, ThresholdError, read_limits
 
 
@@ -29,6 +30,7 @@ def main() -> int:
     page = report.RESULTS / "quick-RESULTS.md" if given.quick else report.BENCH / "RESULTS.md"
     try:
         read_limits()
+        to_stderr("Building the upstream and the load generator (a minute the first time).")
         binary = children.build()
         if given.only != "locust":
             # First, because its figures are the finer ones.

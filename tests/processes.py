@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
-START_SECONDS = 20.0
-STOP_SECONDS = 10.0
+START_SECONDS = 45.0
+STOP_SECONDS = 15.0
 OWN_VARIABLES = ("SLUICEGATE_", "OPENAI_")
+_GIVEN: set[int] = set()
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,26 @@ class Server:
 
 
 def free_port() -> int:
-    """A port that nobody listens on now. Should another process take it first, the start fails loudly."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody listens on now, and that was not given out before.
+
+    It lies below the range from which the kernel takes ports for outgoing connections: one of those could
+    otherwise take it before its server starts.
+    """
+    for _ in range(1000):
+        port = random.randrange(20_000, _first_ephemeral())
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            if port not in _GIVEN:
+                _GIVEN.add(port)
+                return port
+    raise AssertionError("no free port")
+
+
+def _first_ephemeral() -> int:
+    ranges = Path("/proc/sys/net/ipv4/ip_local_port_range")
+    first = int(ranges.read_text().split()[0]) if ranges.exists() else 32_768
+    # A machine that gives all ports to outgoing connections: there is no better one.
+    return first if first > 21_000 else 65_536
 
 
 def clean_environment(extra: Mapping[str, str]) -> dict[str, str]:
@@ -71,12 +89,16 @@ def running(
     log: Path,
     *,
     environment: Mapping[str, str] | None = None,
+    within: Sequence[str] = (),
     ready: Callable[[int], bool],
 ) -> Iterator[Server]:
-    """`python -m` with these arguments until the block ends; raises with the log if it does not get ready."""
+    """`python -m` with these arguments until the block ends; raises with the log if it does not get ready.
+
+    `within` is a command that runs it, in another mount namespace for example.
+    """
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", *arguments],
+            [*within, sys.executable, "-m", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -112,7 +134,9 @@ def stop(process: subprocess.Popen[bytes]) -> int:
 
 
 @contextmanager
-def gateway(settings: str, folder: Path, *, keys: str, workers: int = 1) -> Iterator[Server]:
+def gateway(
+    settings: str, folder: Path, *, keys: str, workers: int = 1, within: Sequence[str] = ()
+) -> Iterator[Server]:
     """`sluicegate serve` with this settings file, ready to answer."""
     port = free_port()
     file = folder / "sluicegate.toml"
@@ -123,6 +147,7 @@ def gateway(settings: str, folder: Path, *, keys: str, workers: int = 1) -> Iter
         port,
         folder / "gateway.log",
         environment={"SLUICEGATE_API_KEYS": keys},
+        within=within,
         ready=lambda p: answers(p, "/readyz"),
     ) as server:
         yield server

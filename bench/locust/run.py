@@ -14,10 +14,13 @@ from pathlib import Path
 from bench import children, host
 from bench.outcome import Behind, Outcome, Run
 from bench.peers import targets
+from bench.progress import Progress
 
 # Few: locust runs on one Python thread, and with many users its own queue would be measured, on both sides.
 USERS = {"plain": 2, "stream": 4, "embeddings": 2}
 DIRECT, GATEWAY = "direct", "sluicegate"
+# Importing locust takes about a second; for the forecast only.
+START_SECONDS = 1.5
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Side:
     port: int
 
 
-FULL = Pace(rounds=3, seconds=8)
+FULL = Pace(rounds=3, seconds=4)
 QUICK = Pace(rounds=1, seconds=3)
 
 
@@ -49,6 +52,8 @@ def measure(binary: Path, *, quick: bool) -> Outcome:
             "locust is not installed: pip install -r requirements/bench.txt"
         ) from missing
     pace = QUICK if quick else FULL
+    count = len(USERS) * pace.rounds * 2
+    progress = Progress("locust", count, count * (pace.seconds + START_SECONDS))
     runs: list[Run] = []
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-locust-")))
@@ -59,7 +64,10 @@ def measure(binary: Path, *, quick: bool) -> Outcome:
         for scenario in USERS:
             for number in range(pace.rounds):
                 order = sides if number % 2 == 0 else sides[::-1]
-                runs += [one(scenario, side, number, pace, folder) for side in order]
+                for side in order:
+                    what = f"{scenario}, {side.name}, round {number + 1}"
+                    progress.step(what, pace.seconds + START_SECONDS)
+                    runs.append(one(scenario, side, number, pace, folder))
     return Outcome(
         suite="locust",
         quick=quick,

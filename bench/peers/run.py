@@ -17,10 +17,14 @@ from bench.outcome import Behind, Outcome, Run
 from bench.peers import scenarios, targets
 from bench.peers.scenarios import Scenario
 from bench.peers.targets import Absent, Target
+from bench.progress import Progress, to_stderr
 
 DIRECT = "direct"
 # Between two runs: what one left behind (closed streams) is not counted in the next.
 SETTLE_SECONDS = 0.5
+# About what a start and a stop take; for the forecast only.
+START_SECONDS = 1.0
+WARM = next(scenario for scenario in scenarios.QUICK if not scenario.stream)
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,7 @@ class Bench:
     folder: Path
     upstream: int
     rounds: int
+    progress: Progress
 
 
 def measure(binary: Path, *, quick: bool, rounds: int) -> Outcome:
@@ -46,13 +51,15 @@ def measure(binary: Path, *, quick: bool, rounds: int) -> Outcome:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-peers-")))
         upstream = stack.enter_context(children.upstream(binary, folder))
-        bench = Bench(binary, folder, upstream.port, rounds)
         found = targets.find(upstream.port, folder)
-        runs = list(startup(bench, found))
         here = [target for target in found if isinstance(target, Target)]
-        for scenario in chosen:
-            if scenario.name not in skipped:
-                runs += fresh(bench, scenario, here) if scenario.fresh else shared(bench, scenario, here)
+        for absent in (target for target in found if isinstance(target, Absent)):
+            to_stderr(f"Not measured: {absent.name}. {absent.reason}.")
+        run = [scenario for scenario in chosen if scenario.name not in skipped]
+        bench = Bench(binary, folder, upstream.port, rounds, plan(run, here, rounds))
+        runs = list(startup(bench, here))
+        for scenario in run:
+            runs += fresh(bench, scenario, here) if scenario.fresh else shared(bench, scenario, here)
     names = {target.name: targets.behind(target) for target in found}
     direct = Behind(settings="the scripted upstream, called without anything between")
     what = {scenario.name: "load " + " ".join(scenario.arguments()) for scenario in chosen}
@@ -71,12 +78,27 @@ def measure(binary: Path, *, quick: bool, rounds: int) -> Outcome:
     )
 
 
-def startup(bench: Bench, found: list[Target | Absent]) -> Iterator[Run]:
+def plan(chosen: list[Scenario], here: list[Target], rounds: int) -> Progress:
+    """How many runs there will be, and how long they take if nothing else takes time."""
+    lengths = [START_SECONDS] * ((rounds + 1) * len(here))
+    for scenario in chosen:
+        direct = 0 if scenario.fresh else 1
+        loaded = direct + sum(scenario.includes(target.name) for target in here)
+        lengths += [length(scenario)] * (loaded * min(rounds, scenario.at_most_rounds))
+    return Progress("peers", len(lengths), sum(lengths))
+
+
+def length(scenario: Scenario) -> float:
+    """Seconds of one run."""
+    warm = WARM.length + SETTLE_SECONDS + START_SECONDS if scenario.fresh else 0.0
+    return warm + SETTLE_SECONDS + scenario.length
+
+
+def startup(bench: Bench, here: list[Target]) -> Iterator[Run]:
     """Start times. The first start of each only fills caches of files and byte code."""
     for number in range(-1, bench.rounds):
-        for target in found:
-            if isinstance(target, Absent):
-                continue
+        for target in here:
+            bench.progress.step(f"startup, {target.name}", START_SECONDS)
             log = bench.folder / f"{target.name}.log"
             with children.running(
                 target.command, target.port, target.ready, log, target.environment
@@ -92,25 +114,25 @@ def shared(bench: Bench, scenario: Scenario, here: list[Target]) -> Iterator[Run
         pids = {
             target.name: stack.enter_context(targets.started(target, bench.folder)).process.pid
             for target in here
+            if scenario.includes(target.name)
         }
-        for number in range(bench.rounds):
-            turn = number % (len(here) + 1)
-            order: list[Target | None] = [None, *here]
+        for number in range(min(bench.rounds, scenario.at_most_rounds)):
+            order: list[Target | None] = [None, *(t for t in here if scenario.includes(t.name))]
+            turn = number % len(order)
             for target in order[turn:] + order[:turn]:
                 name = target.name if target else DIRECT
+                bench.progress.step(f"{scenario.name}, {name}, round {number + 1}", length(scenario))
                 figures, errors = load(bench, scenario, target, pids.get(name))
                 yield Run(scenario.name, name, number, figures, errors)
 
 
 def fresh(bench: Bench, scenario: Scenario, here: list[Target]) -> Iterator[Run]:
     """A new process for each run, warmed by some plain requests: what those need is not the streams'."""
-    warm = next(scenario for scenario in scenarios.QUICK if not scenario.stream)
-    for number in range(bench.rounds):
-        for target in here:
-            if target.name not in scenario.only:
-                continue
+    for number in range(min(bench.rounds, scenario.at_most_rounds)):
+        for target in (t for t in here if scenario.includes(t.name)):
+            bench.progress.step(f"{scenario.name}, {target.name}, round {number + 1}", length(scenario))
             with targets.started(target, bench.folder) as server:
-                load(bench, warm, target, None)
+                load(bench, WARM, target, None)
                 figures, errors = load(bench, scenario, target, server.process.pid)
                 yield Run(scenario.name, target.name, number, figures, errors)
 

@@ -22,6 +22,10 @@ class Scenario:
     """Each run gets a process of its own, because memory is compared with that before the run."""
     only: tuple[str, ...] = ()
     """Targets, where not all take part."""
+    without: tuple[str, ...] = ()
+    """Targets that do not take part."""
+    at_most_rounds: int = 100
+    """For what differs little between rounds, and takes long."""
 
     def arguments(self) -> list[str]:
         """For `bench-upstream load`."""
@@ -30,6 +34,10 @@ class Scenario:
             *("--ramp", str(self.ramp), "--warmup", str(self.warmup), "--seconds", str(self.seconds)),
             *(["--stream"] if self.stream else []),
         ]
+
+    def includes(self, target: str) -> bool:
+        """Whether this target takes part."""
+        return target not in self.without and (not self.only or target in self.only)
 
     @property
     def length(self) -> float:
@@ -41,24 +49,29 @@ class Scenario:
         return 2 * self.connections + 300
 
 
+# That it logs nothing is told by two scenarios as well as by four.
+QUIET = ("sglang-router-quiet",)
+# What an assistant costs, one kind of request tells: it is done before the answer begins.
+ASSISTANT = ("sluicegate-assistant",)
 FULL = (
-    Scenario("plain", "bench-n20-b40", False, 16, 0.0, 1.0, 5.0),
+    Scenario("plain", "bench-n20-b40", False, 16, 0.0, 0.5, 3.5),
     # Twenty chunks at once, as fast as they can be had.
-    Scenario("short", "bench-n20-b40", True, 16, 0.0, 1.0, 5.0),
+    Scenario("short", "bench-n20-b40", True, 16, 0.0, 0.5, 3.5, without=(*QUIET, *ASSISTANT)),
     # One second long each: the cost of a request is part of that of its 100 chunks.
-    Scenario("stream20", "bench-n100-d10-t50-b40", True, 20, 0.5, 1.0, 6.0),
-    Scenario("stream200", "bench-n100-d10-t50-b40", True, 200, 1.0, 1.0, 6.0),
+    Scenario("stream20", "bench-n100-d10-t50-b40", True, 20, 0.5, 0.5, 5.0, without=(*QUIET, *ASSISTANT)),
+    Scenario("stream200", "bench-n100-d10-t50-b40", True, 200, 0.5, 0.5, 4.0, without=ASSISTANT),
     # A chunk every two seconds: the streams are open, the machine is not busy.
     Scenario(
         "open5000",
         "bench-n100000-d2000-t0-b40",
         True,
         5000,
-        15.0,
-        2.0,
-        5.0,
+        8.0,
+        1.0,
+        3.0,
         fresh=True,
         only=("nginx", "sluicegate"),
+        at_most_rounds=2,
     ),
 )
 QUICK = tuple(

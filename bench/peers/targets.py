@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from string import Template
@@ -47,6 +47,7 @@ class Absent:
 def find(upstream: int, folder: Path) -> list[Target | Absent]:
     """Every gateway that belongs to this measurement, nginx first: it is the floor."""
     own = [nginx(upstream, free_port(), folder), sluicegate(upstream, free_port())]
+    own.append(assistant(upstream, free_port(), folder))
     return own + [router.target(upstream, free_port()) for router in ROUTERS]
 
 
@@ -100,6 +101,41 @@ def sluicegate(upstream: int, port: int) -> Target:
         ready="/healthz",
         environment=environment,
         key=KEY,
+    )
+
+
+ASSISTANT = Template("""\
+[[keys]]
+name = "bench"
+key = "$key"
+[[upstreams]]
+name = "bench"
+base_url = "http://127.0.0.1:$upstream/v1"
+models = ["bench-n2", "bench-n20-b40"]
+context_lengths = { "bench-n20-b40" = 32768 }
+[[assistants]]
+name = "bench-n20-b40"
+model = ["bench/bench-n20-b40"]
+system_prompt = "$prompt"
+temperature = 0.2
+max_tokens = 512
+locked = ["temperature"]
+""")
+PROMPT = "You are a careful assistant that answers in plain words. " * 8
+
+
+def assistant(upstream: int, port: int, folder: Path) -> Target:
+    """The same, where the name that is asked for is an assistant's: its prompt and parameters are put in."""
+    config = folder / "assistant.toml"
+    config.write_text(ASSISTANT.substitute(key=KEY, upstream=upstream, prompt=PROMPT))
+    arguments = ["serve", "--config", str(config), "--port", str(port), "--workers", "1"]
+    plain = sluicegate(upstream, port)
+    return replace(
+        plain,
+        name="sluicegate-assistant",
+        settings=f"as sluicegate, by an assistant: a system prompt of {len(PROMPT)} bytes, two parameters",
+        command=[sys.executable, "-m", "sluicegate", *arguments],
+        environment={},
     )
 
 

@@ -1,13 +1,16 @@
-"""The Rust core as Python sees it: request scan, upstream calls, and the bridge between tokio and asyncio.
+"""The Rust core as Python sees it: request scan, upstream calls, the bridge of tokio and asyncio, and tokens.
 
-`sluicegate.engine` is the only importer. Sizes are bytes, clocks seconds unless the name says otherwise.
-A test compares this stub with the built module.
+`sluicegate.engine` and `sluicegate.tokens.core` are the only importers. Sizes are bytes, clocks seconds
+unless the name says otherwise. A test compares this stub with the built module.
 """
 
 from asyncio import Future
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Set as AbstractSet
 from os import PathLike
 from typing import Any, Literal, Self, final
+
+from typing_extensions import disjoint_base
 
 __version__: str
 
@@ -36,11 +39,51 @@ class Request:
     def n(self) -> int:
         """Choices asked for, 1 where the field is absent."""
     @property
+    def message_count(self) -> int:
+        """Messages of a chat."""
+    @property
+    def system_count(self) -> int:
+        """Those of them whose role is `system` or `developer`."""
+    @property
+    def media_count(self) -> int:
+        """Content parts that are no text: images, audio, files."""
+    @property
+    def prompt_bytes(self) -> int:
+        """Bytes of what becomes the prompt, media left out: no fewer than its tokens, the template apart."""
+    @property
+    def input_count(self) -> int:
+        """Texts in `prompt` or `input` that are answered each for itself; 1 for a chat."""
+    @property
     def size(self) -> int: ...
-    def rewrite(self, model: str | None, include_usage: bool) -> bytes:
-        """The body with `model` set and/or `stream_options.include_usage` true; every other byte as it came.
+    def compose(
+        self, recipe: Recipe, model: str | None, include_usage: bool, max_tokens: int | None
+    ) -> tuple[bytes, list[str]]:
+        """The body as `recipe` wants it, with `model` set, usage asked for, and this limit on the answer.
 
-        `model=None` leaves the model alone. A body that needs no change is returned as the same object.
+        Every other byte stays as it came; a body that needs no change is returned as the same object. None
+        leaves the model, or the client's own limit, alone. `include_usage` sets that stream option.
+        Also returns the names of what the client gave and the upstream does not get.
+        """
+
+@final
+class Recipe:
+    """What is done to every request for one assistant at one upstream; made once, used by many threads."""
+
+    def __new__(
+        cls,
+        *,
+        system_prompt: str | None = None,
+        system_role: str = "system",
+        replace_system: bool = False,
+        fields: list[tuple[str, bytes, bool]] = ...,
+        denied: list[str] = ...,
+        max_tokens_field: str | None = None,
+    ) -> Self:
+        """`fields`: (name, value as JSON, locked). A locked value replaces the client's own.
+
+        `replace_system` takes the client's system and developer messages out; `denied` fields leave. Neither
+        `fields` nor `denied` may name what the scan reads (`model`, `messages`, `stream`, `n`, limits).
+        Raises ValueError for a `max_tokens_field` that is none.
         """
 
 def scan(operation: Operation, body: bytes) -> Request:
@@ -189,10 +232,18 @@ class Call:
 
 @final
 class Bridge:
-    """Completions of one event loop: watch `fileno()` with `add_reader(fd, drain)`."""
+    """Completions of one event loop: watch `fileno()` with `add_reader(fd, drain)`.
 
-    def __init__(self) -> None: ...
+    With `inline`, calls run on the thread of that loop, where the system allows it. Then `reactor_fileno()` is a
+    descriptor to watch with `add_reader(fd, turn)`, and while calls are open `turn()` has to be called now and then
+    for their clocks. Where it is None, they have a thread of their own all the same.
+    """
+
+    def __init__(self, *, inline: bool = False) -> None: ...
     def fileno(self) -> int: ...
+    def reactor_fileno(self) -> int | None: ...
+    def turn(self) -> None:
+        """Let the calls of this thread go on, and settle what is ready. Never waits, never raises."""
     def drain(self) -> None:
         """Settle everything that is ready. Never raises."""
     def cancel_all(self, cause: Literal["client_closed", "server_shutdown"] = "client_closed") -> None:
@@ -204,7 +255,7 @@ class Bridge:
         upstream: Upstream,
         operation: Operation | Literal["models"],
         body: bytes | None,
-        future: Future[Reply],
+        future: Any,
         *,
         stream: bool = False,
         public_model: str | None = None,
@@ -214,13 +265,14 @@ class Bridge:
         request_id: str | None = None,
         headers: list[tuple[str, str]] = ...,
         first_event_timeout: float | None = None,
+        idle_timeout: float | None = None,
         total_timeout: float | None = None,
     ) -> Call:
-        """Start one call; `future` resolves to a Reply.
+        """Start one call; `future`, an asyncio one or what has its `done` and `set_result`, gets a Reply.
 
         `models` sends GET /models; all else POSTs `body`. `public_model` replaces `model` in the answer.
         `choices` is the request's `n`: a stream that ends with fewer is not complete.
-        `hide_usage` drops what `rewrite(include_usage=True)` caused. `keep_alive` > 0: a stream without a
+        `hide_usage` drops what `compose(include_usage=True)` caused. `keep_alive` > 0: a stream without a
         first event after that many seconds resolves all the same, and comments follow at that pace.
         `request_id` goes upstream as `x-request-id`.
         """
@@ -250,3 +302,301 @@ class SharedTable:
     @property
     def is_current(self) -> bool:
         """Whether the path still leads to the mapped file. Asks the file system."""
+
+@disjoint_base
+class Tokenizer:
+    """A tokenizer: a bundled encoding, or one from a `tokenizer.json`. Immutable, shared by threads.
+
+    Special tokens in a text are text, unless a method says otherwise. Half surrogate pairs in a `str` count
+    as U+FFFD. Long calls give up the GIL, and Ctrl-C ends them.
+    """
+
+    def __new__(cls, name: str, *, file: bool = False) -> Self:
+        """`name` is that of an encoding, or with `file` the path of a `tokenizer.json`.
+
+        Raises ValueError for a name that is not known or a file that cannot be used, OSError for one that
+        cannot be read.
+        """
+    @property
+    def name(self) -> str:
+        """The encoding's name, or the file's path."""
+    @property
+    def is_file(self) -> bool:
+        """It comes from a `tokenizer.json`."""
+    @property
+    def max_token_value(self) -> int:
+        """The highest token id."""
+    @property
+    def n_vocab(self) -> int:
+        """`max_token_value + 1`, as in tiktoken."""
+    @property
+    def special_tokens(self) -> dict[str, int]:
+        """The special tokens and their ids."""
+    def count(self, text: str) -> int:
+        """The number of tokens of `text`: `len(encode_ordinary(text))`, several times faster.
+
+        Raises ValueError where the tokenizer of a file cannot express the text.
+        """
+    def count_batch(self, texts: Sequence[str], *, num_threads: int | None = None) -> list[int]:
+        """`count` of each text, without the GIL, on `num_threads` threads (else one a core, at most 8)."""
+    def encode_ordinary(self, text: str) -> list[int]:
+        """The token ids of `text`; special tokens in it are text."""
+    def encode(
+        self,
+        text: str,
+        *,
+        allowed_special: Literal["all"] | AbstractSet[str] | None = None,
+        disallowed_special: Literal["all"] | Collection[str] | None = None,
+    ) -> list[int]:
+        """The token ids of `text`.
+
+        Special tokens in the text are text, unlike in tiktoken, which raises an error for them. Those in
+        `allowed_special` (or `"all"`) become their own ids; those in `disallowed_special` raise ValueError,
+        where `"all"` means all that are not allowed.
+        """
+    def encode_to_bytes(self, text: str) -> bytes:
+        """As `encode_ordinary`, each id as 4 bytes in this machine's order, for `numpy.frombuffer`."""
+    def encode_ordinary_batch(
+        self, texts: Sequence[str], *, num_threads: int | None = None
+    ) -> list[list[int]]:
+        """`encode_ordinary` of each text, on threads as in `count_batch`."""
+    def encode_batch(
+        self,
+        texts: Sequence[str],
+        *,
+        num_threads: int | None = None,
+        allowed_special: Literal["all"] | AbstractSet[str] | None = None,
+        disallowed_special: Literal["all"] | Collection[str] | None = None,
+    ) -> list[list[int]]:
+        """`encode` of each text, on threads as in `count_batch`."""
+    def encode_single_token(self, text_or_bytes: str | bytes) -> int:
+        """The id of the token, special or not, with exactly these bytes. Raises KeyError for none."""
+    def decode(self, tokens: Sequence[int], errors: str = "replace") -> str:
+        """The text of tokens; `errors` as in `bytes.decode`, for tokens that are not whole characters.
+
+        Raises KeyError for an id that is not in the vocabulary.
+        """
+    def decode_bytes(self, tokens: Sequence[int]) -> bytes:
+        """The bytes of tokens, joined. Raises KeyError for an id that is not in the vocabulary."""
+    def decode_single_token_bytes(self, token: int) -> bytes:
+        """The bytes of one token, special or not. Raises KeyError for an id that there is not."""
+    def truncate(self, text: str, max_tokens: int, side: Literal["end", "start"] = "end") -> str:
+        """The longest part of `text` with at most `max_tokens` tokens; `side` is the one that is cut off.
+
+        The cut is at the end of a token and never inside a character. The result is counted again: its
+        `count` is at most `max_tokens`, also where the shorter text divides into other tokens. Raises
+        ValueError for another `side`, OverflowError for a negative number.
+        """
+    def split(self, text: str, max_tokens: int, overlap: int = 0) -> list[str]:
+        """Chunks that cover `text`, each with at most `max_tokens` tokens, cut as by `truncate`.
+
+        Each chunk begins with the last tokens of the one before it, as many as fit into `overlap` tokens.
+        Without overlap the chunks joined are the text. Raises ValueError where `overlap` is not below
+        `max_tokens`, or where one character alone has more tokens than that.
+        """
+
+@final
+class Counter:
+    """The exact count of a text that arrives in parts."""
+
+    def __new__(cls, tokenizer: Tokenizer) -> Self:
+        """Nothing was fed yet."""
+    def feed(self, text: str) -> None:
+        """The next part. Parts may end between any two characters."""
+    @property
+    def total(self) -> int:
+        """The tokens of all parts joined as one text."""
+    @property
+    def kept_bytes(self) -> int:
+        """How much text is kept: about a kilobyte, more only within a run without any break.
+
+        Of a tokenizer from a file all text is kept, because its rules can be any.
+        """
+
+@final
+class MessageCount:
+    """The tokens of a chat request before its answer."""
+
+    @property
+    def tokens(self) -> int:
+        """All of them."""
+    @property
+    def image_tokens(self) -> int:
+        """Those of images, part of `tokens`."""
+    @property
+    def exact(self) -> bool:
+        """OpenAI's published function gives this number; otherwise it is an estimate."""
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Codes of why it is an estimate: `unknown_tokenizer`, `unpublished_model`, `image_size` …"""
+
+def encoding_names() -> list[str]:
+    """The names of the bundled encodings."""
+
+def encoding_name_for_model(model: str) -> str | None:
+    """The encoding of an OpenAI model, as in tiktoken; None where it is not known."""
+
+def count_chat(body: bytes, model: str, tokenizer: Tokenizer | None) -> MessageCount:
+    """Count the JSON body of a chat request; without a tokenizer its bytes, as an estimate.
+
+    Raises ValueError for what is not JSON or has no `messages`.
+    """
+@final
+class Usage:
+    """Token counts as a server reports them; None where it says nothing credible."""
+
+    def __new__(
+        cls,
+        prompt_tokens: int | None = None,
+        completion_tokens: int | None = None,
+        total_tokens: int | None = None,
+        cached_tokens: int | None = None,
+        reasoning_tokens: int | None = None,
+    ) -> Self: ...
+    @property
+    def prompt_tokens(self) -> int | None: ...
+    @property
+    def completion_tokens(self) -> int | None: ...
+    @property
+    def total_tokens(self) -> int | None: ...
+    @property
+    def cached_tokens(self) -> int | None: ...
+    @property
+    def reasoning_tokens(self) -> int | None: ...
+
+@final
+class ToolCallDelta:
+    """A fragment of a tool call; fragments with one `index` belong together."""
+
+    def __new__(
+        cls, index: int | None = None, id: str | None = None, name: str | None = None, arguments: str = ...
+    ) -> Self: ...
+    @property
+    def index(self) -> int | None: ...
+    @property
+    def id(self) -> str | None: ...
+    @property
+    def name(self) -> str | None: ...
+    @property
+    def arguments(self) -> str: ...
+
+@final
+class Chunk:
+    """One chunk of a streamed answer. Texts are empty, and the rest is None, where it says nothing of it."""
+
+    def __new__(
+        cls,
+        content: str | None = None,
+        *,
+        thinking: str | None = None,
+        refusal: str | None = None,
+        tool_calls: tuple[ToolCallDelta, ...] | None = None,
+        finish_reason: str | None = None,
+        usage: Usage | None = None,
+        index: int = 0,
+    ) -> Self: ...
+    @property
+    def content(self) -> str: ...
+    @property
+    def thinking(self) -> str: ...
+    @property
+    def refusal(self) -> str: ...
+    @property
+    def tool_calls(self) -> tuple[ToolCallDelta, ...]: ...
+    @property
+    def finish_reason(self) -> str | None: ...
+    @property
+    def usage(self) -> Usage | None: ...
+    @property
+    def index(self) -> int:
+        """Of the choice; 0 unless `n` was asked for."""
+
+@final
+class Chunks:
+    """A streamed chat answer that is read here instead of being sent on. Dropping it cancels the upstream
+    call.
+
+    What has come is also kept joined, for the choice 0.
+    """
+
+    def __new__(cls, stream: Stream) -> Self:
+        """Raises ValueError for a stream that has not begun. It must not be attached."""
+    def take(self) -> list[Chunk]:
+        """All chunks that are ready. Empty: the answer is over if `outcome` is set; else `wait`."""
+    def wait(self, future: Any) -> None:
+        """Settle `future`, by `set_result(None)`, when there is something to take; only after an empty
+        `take`, and one at a time.
+        """
+    def cancel(self) -> None:
+        """Close the upstream; the outcome follows at once."""
+    @property
+    def outcome(self) -> Outcome | None: ...
+    @property
+    def content(self) -> str: ...
+    @property
+    def thinking(self) -> str: ...
+    @property
+    def refusal(self) -> str: ...
+    @property
+    def finish_reason(self) -> str | None: ...
+    @property
+    def usage(self) -> Usage | None: ...
+    @property
+    def tool_calls(self) -> tuple[ToolCallDelta, ...]: ...
+
+class EventTooLargeError(ValueError):
+    """One event is larger than the decoder's limit; the decoder is of no further use."""
+
+@final
+class Event:
+    """One server-sent event, immutable.
+
+    `event` is its type, `id` the last event id that is in force, `retry` the milliseconds that this event
+    asks the client to wait before it reconnects.
+    """
+
+    def __new__(cls, data: str, *, event: str = "message", id: str = "", retry: int | None = None) -> Self:
+        """Raises ValueError for a line break in `event` or `id`, or a NUL in `id`: they cannot be sent."""
+    @property
+    def data(self) -> str: ...
+    @property
+    def event(self) -> str: ...
+    @property
+    def id(self) -> str: ...
+    @property
+    def retry(self) -> int | None: ...
+    def encode(self) -> bytes:
+        """The bytes of this event alone."""
+
+@final
+class EventDecoder:
+    """The incremental decoder of one stream of server-sent events. Any split of the bytes gives the same
+    events.
+    """
+
+    def __new__(cls, max_event_bytes: int = 1048576) -> Self: ...
+    def feed(self, data: bytes | bytearray | memoryview) -> list[Event]:
+        """The events that these bytes complete.
+
+        Raises EventTooLargeError for an event of more than `max_event_bytes`, in the call after the one
+        that gives the events before it; ValueError after `close`; TypeError for what is not bytes.
+        """
+    def close(self) -> None:
+        """The stream has ended: what it cut off is no event. Raises EventTooLargeError where `feed` has yet
+        to.
+        """
+    @property
+    def pending(self) -> int:
+        """Bytes of an event that is not complete."""
+    @property
+    def retry(self) -> int | None:
+        """The milliseconds that the stream asked for last."""
+
+@final
+class EventEncoder:
+    """Writes the events of one stream, each id only where it changes."""
+
+    def __new__(cls) -> Self: ...
+    def encode(self, event: Event) -> bytes: ...
+    def comment(self, text: str) -> bytes:
+        """A comment, which every client skips; it keeps a silent connection alive."""

@@ -10,12 +10,16 @@ import orjson
 
 from sluicegate import engine as core
 from sluicegate import errors
+from sluicegate.assistants import configured as assistants
 from sluicegate.chat import endpoint as chat
+from sluicegate.chat.directory import SettingsDirectory, View
 from sluicegate.chat.pipeline import Parts
+from sluicegate.chat.window import ByteEstimate, ContextWindows
 from sluicegate.clock import wall_seconds
 from sluicegate.completions import endpoint as completions
 from sluicegate.embeddings import endpoint as embeddings
 from sluicegate.errors import GatewayError
+from sluicegate.fallback import FALLBACK_DEFAULT
 from sluicegate.http.body import BodyReader
 from sluicegate.http.envelope import Envelope
 from sluicegate.http.exchange import JSON_HEADERS, Exchange, exchange_of
@@ -24,13 +28,15 @@ from sluicegate.http.relay import ClientWatches
 from sluicegate.http.router import ExactRouter
 from sluicegate.keys.authenticate import Authenticator
 from sluicegate.models import routes as models
-from sluicegate.models.catalog import FALLBACK_DEFAULT, Catalog, Source
+from sluicegate.models.catalog import Catalog, Source
 from sluicegate.settings import Settings, UpstreamConfig
 from sluicegate.telemetry.logs import Log
-from sluicegate.upstreams.discover import Discovery
-from sluicegate.upstreams.model import Upstream
+from sluicegate.upstreams.discover import Discovery, Models
+from sluicegate.upstreams.model import Upstream, profile_named
 from sluicegate.upstreams.select import RetryBudget
 from sluicegate.usage.settle import Ledger
+from sluicegate.workspaces import configured as workspaces
+from sluicegate.workspaces.model import DEFAULT
 
 _FIRST_5XX = 500
 
@@ -44,21 +50,35 @@ class Gateway:
     def __init__(self, settings: Settings, started: int | None = None) -> None:
         server = settings.server
         self._log = Log(access=server.access_log)
-        self._engine = core.Engine()
-        upstreams = [Upstream(config, connect(settings, config)) for config in settings.upstreams]
-        sources = [Source(u, u.name, u.config.models, u.config.aliases) for u in upstreams]
+        self._engine = core.Engine(inline=True)
         created = wall_seconds() if started is None else started
-        self._catalog = Catalog(sources, settings.default_model, created)
-        open_lists = [u for u in upstreams if u.config.models is None]
-        self._discovery = Discovery(self._engine, open_lists, self._learn, self._log)
-        self._keys = Authenticator((key.name, key.key.reveal()) for key in settings.keys)
+        upstreams = [Upstream(config, connect(settings, config)) for config in settings.upstreams]
+        workspace = workspaces.read(settings)
+        assistant_list = assistants.read(settings, DEFAULT, created)
+        # An assistant may be the default, but no upstream serves it under that name.
+        is_assistant = any(assistant.name == settings.default_model for assistant in assistant_list)
+        self._catalog = Catalog(
+            [Source(u, u.name, u.config.models, u.config.aliases, u.config.priority) for u in upstreams],
+            None if is_assistant else settings.default_model,
+            created,
+            workspace.default_upstream,
+        )
+        view = View(DEFAULT, workspace, assistant_list, {u.name: u for u in upstreams}, self._catalog)
+        # A list that is set leaves the context lengths to be asked for, where a share of them is a limit.
+        share = view.window_is_share
+        asked = [u for u in upstreams if u.config.models is None or (share and not u.config.context_lengths)]
+        self._discovery = Discovery(self._engine, asked, self._learn, self._log)
+        self._directory = SettingsDirectory(view, self._discovery, settings.default_model)
+        restricted = {key.name: key.models for key in settings.keys if key.models is not None}
+        self._keys = Authenticator(((key.name, key.key.reveal()) for key in settings.keys), restricted)
         parts = Parts(
             keys=self._keys,
             bodies=BodyReader(server.max_body_bytes, server.body_timeout, server.body_min_rate),
             scan=core.scan,
             engine=self._engine,
-            catalog=self._catalog,
-            discovery=self._discovery,
+            directory=self._directory,
+            make_recipe=core.Recipe,
+            windows=ContextWindows(ByteEstimate(), self._log),
             budget=RetryBudget(),
             ledger=Ledger(self._log),
             watches=ClientWatches(),
@@ -71,7 +91,7 @@ class Gateway:
 
     def _assemble(self, parts: Parts) -> Envelope:
         routes = [chat.route(parts), completions.route(parts), embeddings.route(parts)]
-        routes += models.routes(self._keys, self._catalog)
+        routes += models.routes(self._keys, self._directory)
         router = ExactRouter(routes, redirect_slashes=False, default=self._other, lifespan=self._lifespan)
         return Envelope(router, self._other, self._report)
 
@@ -95,7 +115,7 @@ class Gateway:
             raise errors.not_ready("The first model lists are being fetched.")
         await exchange.answer(200, JSON_HEADERS, orjson.dumps({"status": "ok"}))
 
-    def _learn(self, name: str, found: tuple[str, ...] | None) -> None:
+    def _learn(self, name: str, found: Models | None) -> None:
         was_fallback = self._catalog.is_fallback
         self._catalog.learn(name, found)
         if self._catalog.is_fallback and not was_fallback:
@@ -138,6 +158,14 @@ class Gateway:
             self._log.close()
 
 
+def verify(settings: Settings) -> None:
+    """Everything that `create_app` would find wrong, found before a worker starts. Raises SettingsError."""
+    for config in settings.upstreams:
+        Upstream(config, connect(settings, config))
+    workspaces.read(settings)
+    assistants.read(settings, DEFAULT, 0)
+
+
 def create_app(settings: Settings, started: int | None = None) -> Envelope:
     """The ASGI application for these settings. Call it in the worker: it belongs to one process.
 
@@ -149,6 +177,7 @@ def create_app(settings: Settings, started: int | None = None) -> Envelope:
 def connect(settings: Settings, config: UpstreamConfig) -> core.Upstream:
     """The core's handle of an upstream. Opens no connection; raises SettingsError for what cannot work."""
     try:
+        profile_named(config.kind, config.base_url)
         return core.Upstream(
             config.base_url,
             api_key=None if config.api_key is None else config.api_key.reveal(),

@@ -14,58 +14,123 @@ from weakref import WeakKeyDictionary, WeakSet
 from sluicegate._core import (
     Bridge,
     Call,
+    Chunk,
+    Chunks,
+    Event,
+    EventDecoder,
+    EventEncoder,
+    EventTooLargeError,
     Failure,
     Outcome,
+    Recipe,
     Reply,
     Request,
     RequestError,
     SharedTable,
     Stream,
+    ToolCallDelta,
     Upstream,
+    Usage,
     __version__,
     scan,
 )
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop, Future
+    from asyncio import AbstractEventLoop, Future, TimerHandle
 
 __all__ = [
     "Bridge",
     "Call",
+    "Chunk",
+    "Chunks",
     "Engine",
+    "Event",
+    "EventDecoder",
+    "EventEncoder",
+    "EventTooLargeError",
     "Failure",
     "Outcome",
     "PendingReply",
+    "Recipe",
     "Reply",
     "Request",
     "RequestError",
     "SharedTable",
     "Stream",
+    "ToolCallDelta",
     "Upstream",
+    "Usage",
     "__version__",
     "scan",
 ]
 
 Operation = Literal["chat", "completions", "embeddings", "models"]
 
+# Without a thread of their own, the clocks of calls are looked at so often; the shortest that one sets is a second.
+TICK_SECONDS = 0.05
+
 # Closing waits this long for cancelled calls to say so; each needs one turn of the I/O thread.
 CLOSE_SECONDS = 1.0
 
 
 class PendingReply(NamedTuple):
-    """A call under way: await `future`; `call.cancel()` ends it early, and so does dropping it."""
+    """A call under way: await `reply()`; `call.cancel()` ends it early, and so does dropping it."""
 
     call: Call
     future: Future[Reply]
 
+    async def reply(self) -> Reply:
+        """The reply. Cancelling the waiting task cancels the call."""
+        try:
+            return await self.future
+        except BaseException:
+            # Not left to the garbage collector: the traceback of the cancellation keeps this frame alive.
+            self.call.cancel()
+            raise
+
+
+class _Ticks:
+    """Has a bridge look at its clocks while calls are open. Holds no loop: it is kept for as long as its loop."""
+
+    __slots__ = ("_bridge", "_timer")
+
+    def __init__(self, bridge: Bridge) -> None:
+        self._bridge = bridge
+        self._timer: TimerHandle | None = None
+
+    def begin(self, loop: AbstractEventLoop) -> None:
+        if self._timer is None:
+            self._timer = loop.call_later(TICK_SECONDS, self._tick)
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._bridge.turn()
+        if self._bridge.open_calls:
+            self.begin(asyncio.get_running_loop())
+
+
+class _Attached(NamedTuple):
+    bridge: Bridge
+    # None where a thread of the core looks at the clocks.
+    ticks: _Ticks | None
+
 
 class Engine:
-    """Starts upstream calls from whichever event loop is running."""
+    """Starts upstream calls from whichever event loop is running.
 
-    def __init__(self) -> None:
-        self._bridges: WeakKeyDictionary[AbstractEventLoop, Bridge] = WeakKeyDictionary()
+    With `inline`, calls run on the thread of that loop instead of one of their own: two switches between threads
+    less for each answer and each chunk. Right where the loop does little else, as in a worker of the gateway.
+    """
+
+    def __init__(self, *, inline: bool = False) -> None:
+        self._inline = inline
+        self._bridges: WeakKeyDictionary[AbstractEventLoop, _Attached] = WeakKeyDictionary()
         # The loop that called last, with its bridge: one comparison instead of a look-up for each request.
-        self._last: tuple[AbstractEventLoop, Bridge] | None = None
+        self._last: tuple[AbstractEventLoop, _Attached] | None = None
         _engines.add(self)
 
     def start(
@@ -77,26 +142,23 @@ class Engine:
         """
         loop = asyncio.get_running_loop()
         last = self._last
-        bridge = last[1] if last is not None and last[0] is loop else self._attach(loop)
+        attached = last[1] if last is not None and last[0] is loop else self._attach(loop)
         future: Future[Reply] = loop.create_future()
-        return PendingReply(bridge.exchange(upstream, operation, body, future, **options), future)
+        call = attached.bridge.exchange(upstream, operation, body, future, **options)
+        if attached.ticks is not None:
+            attached.ticks.begin(loop)
+        return PendingReply(call, future)
 
     async def call(
         self, upstream: Upstream, operation: Operation, body: bytes | None, **options: Any
     ) -> Reply:
         """`start` and wait. Cancelling the waiting task cancels the upstream call."""
-        pending = self.start(upstream, operation, body, **options)
-        try:
-            return await pending.future
-        except BaseException:
-            # Not left to the garbage collector: the traceback of the cancellation keeps this frame alive.
-            pending.call.cancel()
-            raise
+        return await self.start(upstream, operation, body, **options).reply()
 
     @property
     def open_calls(self) -> int:
         """Calls that have not ended, over all loops."""
-        return sum(bridge.open_calls for bridge in self._bridges.values())
+        return sum(attached.bridge.open_calls for attached in self._bridges.values())
 
     def forget_loops(self) -> None:
         """Begin anew in the child of a fork: loops, bridges and calls from before are the parent's."""
@@ -106,26 +168,36 @@ class Engine:
     async def close(self) -> None:
         """Cancel the calls of the running loop, wait until they have ended, and detach from the loop."""
         loop = asyncio.get_running_loop()
-        bridge = self._bridges.pop(loop, None)
+        attached = self._bridges.pop(loop, None)
         self._last = None
-        if bridge is None:
+        if attached is None:
             return
+        bridge = attached.bridge
         bridge.close()
         deadline = loop.time() + CLOSE_SECONDS
-        # Polled: the calls end on the I/O thread, which knows no asyncio event, and this happens once.
+        # Polled: calls end in turns that know no asyncio event, and this happens once.
         while bridge.open_calls and loop.time() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
         bridge.drain()
         loop.remove_reader(bridge.fileno())
+        reactor = bridge.reactor_fileno()
+        if attached.ticks is not None and reactor is not None:
+            attached.ticks.stop()
+            loop.remove_reader(reactor)
 
-    def _attach(self, loop: AbstractEventLoop) -> Bridge:
-        bridge = self._bridges.get(loop)
-        if bridge is None:
-            bridge = Bridge()
+    def _attach(self, loop: AbstractEventLoop) -> _Attached:
+        attached = self._bridges.get(loop)
+        if attached is None:
+            bridge = Bridge(inline=self._inline)
             loop.add_reader(bridge.fileno(), bridge.drain)
-            self._bridges[loop] = bridge
-        self._last = (loop, bridge)
-        return bridge
+            ticks = None
+            reactor = bridge.reactor_fileno()
+            if reactor is not None:
+                loop.add_reader(reactor, bridge.turn)
+                ticks = _Ticks(bridge)
+            attached = self._bridges[loop] = _Attached(bridge, ticks)
+        self._last = (loop, attached)
+        return attached
 
 
 _engines: WeakSet[Engine] = WeakSet()

@@ -1,5 +1,6 @@
 """Every error a client can see that does not come from the Rust core: status, code and what to do."""
 
+from collections.abc import Iterable
 from typing import Protocol
 
 import orjson
@@ -19,6 +20,7 @@ _CLOSE: Header = (b"connection", b"close")
 _RETRIED_4XX = frozenset({408, 409, 429})
 TIMED_OUT = 408
 TOO_MANY = 429
+NOT_FOUND = 404
 _FIRST_4XX = 400
 _FIRST_5XX = 500
 
@@ -97,6 +99,57 @@ def invalid_api_key(message: str) -> GatewayError:
 def model_not_found(message: str) -> GatewayError:
     """A model name that no upstream serves."""
     return _refusal(404, "model_not_found", message, "model")
+
+
+def missing_scope(scope: str) -> GatewayError:
+    """A key that may do other things than this."""
+    message = f"This API key lacks the scope `{scope}`. Use another key, or have the scope added to this one."
+    return _refusal(403, "missing_scope", message)
+
+
+def unknown_model(model: str, known: Iterable[str]) -> GatewayError:
+    """A name that nobody serves. Says so if only the case differs from one of `known`, the caller's own."""
+    shown, wanted = printable(model), model.casefold()
+    same = next((name for name in known if name.casefold() == wanted), None)
+    if same is not None and same != model:
+        return model_not_found(
+            f"The model `{shown}` does not exist, but `{printable(same)}` does: names are case-sensitive."
+        )
+    return model_not_found(
+        f"The model `{shown}` does not exist or is not served here. GET /v1/models lists what there is."
+    )
+
+
+def model_not_allowed(model: str) -> GatewayError:
+    """A model of the workspace that this key may not use."""
+    message = (
+        f"This API key may not use the model `{printable(model)}`. GET /v1/models lists those that it may."
+    )
+    return _refusal(403, "model_not_allowed", message, "model")
+
+
+def assistant_unavailable(name: str) -> GatewayError:
+    """An assistant of which no upstream is there any more."""
+    return GatewayError(
+        503,
+        "assistant_unavailable",
+        f"None of the upstreams of the assistant `{printable(name)}` is there: they are removed or switched "
+        "off. Give it a model of another upstream.",
+        param="model",
+        headers=(NO_RETRY,),
+    )
+
+
+def upstream_lacks_model(name: str) -> GatewayError:
+    """The assistant exists; the model behind it does not."""
+    return GatewayError(
+        502,
+        "upstream_model_not_found",
+        f"The upstream does not know the model of the assistant `{printable(name)}`. Correct the assistant's "
+        "model, or load the model there.",
+        param="model",
+        headers=(NO_RETRY,),
+    )
 
 
 def unknown_path() -> GatewayError:

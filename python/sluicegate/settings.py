@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
@@ -19,8 +19,19 @@ Bytes = Annotated[int, Meta(ge=1, le=1 << 40)]
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Model = Annotated[str, Meta(min_length=1, max_length=256)]
 
+S = TypeVar("S", bound=Struct)
+
 _ENV_UPSTREAM = "default"
 _KEY_LENGTHS = range(1, 513)
+# msgspec's names for what a value is, in words.
+_KINDS = {
+    "str": "a text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "a table",
+}
 
 
 class SettingsError(Exception):
@@ -73,6 +84,8 @@ class KeyConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     name: Name
     key: Secret
+    # Globs over the names of assistants and models, and over «upstream/model»; None: all of them.
+    models: tuple[Model, ...] | None = None
 
 
 class UpstreamConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -80,13 +93,23 @@ class UpstreamConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     name: Name
     base_url: str
+    # None: told by the host of the base URL, else "custom". See `upstreams/profile.py`.
+    kind: str | None = None
     api_key: Secret | None = None
     api_key_env: str | None = None
     # Without a list, GET {base_url}/models is asked, and unknown names are passed on.
     models: tuple[Model, ...] | None = None
     aliases: dict[Model, Model] = {}
+    # The upstream's own model name to an encoding, or to the path of a tokenizer.json.
+    tokenizers: dict[Model, str] = {}
     # 0: only where all others are out.
     weight: Annotated[int, Meta(ge=0, le=1000)] = 1
+    # 0 is asked first; the next number only where nobody of it is left.
+    priority: Annotated[int, Meta(ge=0, le=100)] = 0
+    # By the upstream's own name of the model, where a person knows better than the server tells.
+    context_lengths: dict[Model, Annotated[int, Meta(ge=1, le=100_000_000)]] = {}
+    # Fields of a request that it refuses: they are left out, and named in `x-dropped-params`.
+    denied_params: tuple[Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")], ...] = ()
     connect_timeout: Seconds = 5.0
     first_event_timeout: Seconds = 300.0
     idle_timeout: Seconds = 120.0
@@ -105,6 +128,9 @@ class _File(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     default_model: Model | None = None
     allow_private_networks: tuple[str, ...] = ()
     upstreams: tuple[UpstreamConfig, ...] = ()
+    # What they may hold is known above: `assistants/configured.py` and `workspaces/configured.py` read them.
+    workspace: dict[str, Any] = {}
+    assistants: tuple[dict[str, Any], ...] = ()
 
 
 class Source(Struct, frozen=True):
@@ -127,6 +153,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     keys: tuple[KeyConfig, ...] = ()
     upstreams: tuple[UpstreamConfig, ...] = ()
     default_model: str | None = None
+    workspace: dict[str, Any] = {}
+    assistants: tuple[dict[str, Any], ...] = ()
     source: Source = Source()
 
     def replace(self, **changes: Any) -> Self:
@@ -137,11 +165,28 @@ class Settings(Struct, frozen=True, kw_only=True):
         """A copy with other `[server]` values; the command line has the last word."""
         return self.replace(server=msgspec.structs.replace(self.server, **changes))
 
-    def upstream_error(self, name: str, message: str) -> SettingsError:
-        """An error of one upstream that shows only when it is built (base URL, header, CIDR, file)."""
+    def section(self, values: dict[str, Any], kind: type[S], path: KeyPath) -> S:
+        """A table that the file holds at `path`, as a value. Raises SettingsError for what does not fit."""
+        try:
+            return msgspec.convert(values, kind)
+        except msgspec.ValidationError as error:
+            raise _explain(str(error), self.source, path, kind) from None
+
+    def upstream_error(self, name: str, message: str, *key: str) -> SettingsError:
+        """An error of one upstream that shows only when it is built (base URL, header, CIDR, file).
+
+        `key` is where in it, for example `"tokenizers", "my-model"`.
+        """
         for index, upstream in enumerate(self.upstreams):
             if upstream.name == name and ("upstreams", index) in self.source.lines:
-                return self.source.error(("upstreams", index), message)
+                if key:
+                    return self.source.error(("upstreams", index, *key), message)
+                # The core begins with the field, where one is to blame.
+                field, _, rest = message.partition(": ")
+                known = field in UpstreamConfig.__struct_fields__
+                return self.source.error(
+                    ("upstreams", index, field) if known else ("upstreams", index), rest if known else message
+                )
         return SettingsError(f"upstream {name}: {message}")
 
 
@@ -164,6 +209,8 @@ def load(path: str | None = None, environ: Mapping[str, str] = os.environ) -> Se
         keys=keys,
         upstreams=upstreams,
         default_model=file.default_model or environ.get("OPENAI_COMPATIBLE_MODEL") or None,
+        workspace=file.workspace,
+        assistants=file.assistants,
         source=source,
     )
     _check_unique([u.name for u in file.upstreams], "upstreams", source)
@@ -201,21 +248,43 @@ def _secret(kind: type, value: object) -> object:
     raise ValueError(f"Expected `str`, got `{type(value).__name__}`")
 
 
-def _explain(message: str, source: Source) -> SettingsError:
-    """msgspec's `message - at `$.upstreams[0].weight`` as file, line, key and a suggestion."""
+# What the patterns of texts mean, by the key; any other pattern is that of a name.
+_NAME = "1 to 64 letters, digits, `.`, `_` or `-`, the first a letter or digit"
+_FREE_NAME = "a name without control characters"
+_FORMS = {
+    "context_window": 'a share such as "40%", or a number of tokens such as 4096',
+    "denied_params": "names of fields: letters, digits, `_` and `-`",
+    "model": "an upstream's name, a slash, the model's id",
+    "public_base_url": "a URL that begins with http:// or https://",
+}
+
+
+def _explain(
+    message: str, source: Source, table: KeyPath = (), kind: type[Struct] | None = None
+) -> SettingsError:
+    """msgspec's `message - at `$.upstreams[0].weight`` as file, line, key and a suggestion.
+
+    `table` and `kind`: what was read is a part of the file, at that path and of that kind.
+    """
     what, _, where = message.partition(" - at `")
-    path = _parse_path(where.rstrip("`"))
+    inner = _parse_path(where.rstrip("`"))
+    path = (*table, *inner)
     unknown = re.fullmatch(r"Object contains unknown field `(.*)`", what)
     if unknown:
         key = unknown[1]
-        known = sorted(_fields_at(path))
+        known = sorted(kind.__struct_fields__ if kind and not inner else _fields_at(path))
         close = get_close_matches(key, known, n=1)
         hint = f" Did you mean `{close[0]}`?" if close else f" Known here: {', '.join(known)}."
         return source.error((*path, key), f"unknown key.{hint}")
     missing = re.fullmatch(r"Object missing required field `(.*)`", what)
     if missing:
         return source.error(path, f"the key `{missing[1]}` is missing")
-    return source.error(path, what[:1].lower() + what[1:].replace("Expected", "expected"))
+    if "matching regex" in what:
+        key = next((part for part in reversed(path) if isinstance(part, str)), "")
+        free = key == "name" and kind is not None
+        return source.error(path, f"expected {_FREE_NAME if free else _FORMS.get(key, _NAME)}")
+    plain = re.sub(r"`(\w+)`", lambda kind: _KINDS.get(kind[1], kind[0]), what)
+    return source.error(path, plain[:1].lower() + plain[1:])
 
 
 def _parse_path(text: str) -> KeyPath:
@@ -255,10 +324,24 @@ def _finish_upstream(
         ca_file = str(Path(source.path).parent / ca_file)
         if not Path(ca_file).is_file():
             raise source.error((*key, "ca_file"), f"there is no file {ca_file}")
+    tokenizers = {
+        model: _tokenizer(name, source, (*key, "tokenizers", model))
+        for model, name in upstream.tokenizers.items()
+    }
     networks = (*file.allow_private_networks, *upstream.allow_private_networks)
     return msgspec.structs.replace(
-        upstream, api_key=api_key, ca_file=ca_file, allow_private_networks=networks
+        upstream, api_key=api_key, ca_file=ca_file, tokenizers=tokenizers, allow_private_networks=networks
     )
+
+
+def _tokenizer(name: str, source: Source, key: KeyPath) -> str:
+    """An encoding's name as it is; of a file, found from the settings file, its path."""
+    if not name.endswith(".json") and "/" not in name:
+        return name
+    path = (Path(source.path).parent / name).absolute()
+    if not path.is_file():
+        raise source.error(key, f"there is no file {path}")
+    return str(path)
 
 
 def _env_keys(environ: Mapping[str, str]) -> Sequence[KeyConfig]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,12 +29,15 @@ LAYERS = (
     },
     {"audit"},
     {"http", "storage", "telemetry"},
-    {"engine"},
-    {"settings", "errors", "ids", "clock", "toml_lines"},
+    {"client", "sse"},
+    {"engine", "tokens"},
+    {"settings", "errors", "ids", "clock", "toml_lines", "fallback", "globs"},
     {"_core"},
 )
 # Folders that stand beside the gateway: they import nothing of it but themselves.
 ALONE = {"demo"}
+# Parts that are worth importing without the gateway, and all of it that they may bring along.
+IMPORTABLE = {"client": {"engine", "fallback"}, "sse": {"engine"}}
 # The operations that share the stages of chat, and modules of one floor that build on each other.
 ALLOWED = {
     ("completions", "chat"),
@@ -42,6 +47,9 @@ ALLOWED = {
     ("settings", "toml_lines"),
     ("ids", "clock"),
 }
+# Two doors to the extension module: the engine has asyncio behind it, and who only counts tokens must not
+# wait for that (`import sluicegate.tokens` takes 60 ms at most).
+CORE = ("engine", "tokens.core")
 STARLETTE = ("app", "http", "console", "demo")
 STARLETTE_FILES = ("routes.py", "endpoint.py")
 
@@ -92,11 +100,13 @@ def faults_of(found: Import, package: Path) -> list[str]:
         return faults
     target = known(inner, package)
     other = target.partition(".")[0]
-    if other == "_core" and own != "engine":
-        faults.append(f"{where}: only engine imports _core")
+    if other == "_core" and importer not in CORE:
+        faults.append(f"{where}: only engine and tokens.core import _core")
     if own == other or (own, other) in ALLOWED or own == "__init__":
         return faults
-    if own in ALONE or other in ALONE:
+    if own in IMPORTABLE and other not in IMPORTABLE[own]:
+        faults.append(f"{where}: {own} brings nothing of the gateway along")
+    elif own in ALONE or other in ALONE:
         faults.append(f"{where}: {own if own in ALONE else other} stands alone")
     elif layer_of(importer) >= layer_of(target):
         faults.append(f"{where}: imports go down only")
@@ -135,8 +145,11 @@ BAD = [
     ("keys/x.py", "from sluicegate.keys.routes import r", ""),
     ("chat/x.py", "from sluicegate.completions.prepare import prepare", "imports go down only"),
     ("usage/x.py", "from sluicegate.models.routes import routes", "imports go down only"),
-    ("app.py", "from sluicegate._core import Bridge", "only engine imports _core"),
-    ("app.py", "from sluicegate import _core", "only engine imports _core"),
+    ("app.py", "from sluicegate._core import Bridge", "only engine and tokens.core import _core"),
+    ("app.py", "from sluicegate import _core", "only engine and tokens.core import _core"),
+    ("tokens/x.py", "from sluicegate._core import Tokenizer", "only engine and tokens.core import _core"),
+    ("tokens/core.py", "from sluicegate._core import Tokenizer", ""),
+    ("tokens/x.py", "from sluicegate.upstreams.model import Upstream", "imports go down only"),
     ("chat/x.py", "import starlette.routing", "Starlette only"),
     ("cli/x.py", "from starlette.requests import Request", "Starlette only"),
     ("app.py", "import granian", "the server only in cli and demo"),
@@ -144,6 +157,12 @@ BAD = [
     ("usage/x.py", "from redis.asyncio import Redis", "Redis only"),
     ("app.py", "from sluicegate.demo import upstream", "stands alone"),
     ("demo/x.py", "from sluicegate.errors import GatewayError", "stands alone"),
+    ("client/x.py", "from sluicegate.settings import Settings", "brings nothing of the gateway along"),
+    ("client/x.py", "from sluicegate.http.head import Head", "brings nothing of the gateway along"),
+    ("client/x.py", "from sluicegate.engine import Chunk", ""),
+    ("sse.py", "from sluicegate.client import Client", "brings nothing of the gateway along"),
+    ("chat/x.py", "from sluicegate.client import Client", ""),
+    ("engine.py", "from sluicegate.sse import Event", "imports go down only"),
 ]
 
 
@@ -151,6 +170,7 @@ BAD = [
 def test_the_check_can_fail(tmp_path: Path, file: str, text: str, fault: str) -> None:
     package = tmp_path / "sluicegate"
     for folder in (
+        "client",
         "keys",
         "usage",
         "chat",
@@ -161,6 +181,7 @@ def test_the_check_can_fail(tmp_path: Path, file: str, text: str, fault: str) ->
         "models",
         "telemetry",
         "demo",
+        "tokens",
     ):
         (package / folder).mkdir(parents=True)
     (package / file).write_text(text)
@@ -176,3 +197,16 @@ def test_a_new_folder_must_be_placed(tmp_path: Path) -> None:
     (package / "novel" / "x.py").write_text("from sluicegate.errors import GatewayError")
     with pytest.raises(AssertionError, match="in no layer"):
         all_faults(package)
+
+
+# Slow to import, or a server: who only wants a client or a decoder must not pay for it.
+HEAVY = ("starlette", "granian", "typer", "click", "rich", "pydantic", "httpx", "docstring_parser", "uvloop")
+
+
+@pytest.mark.parametrize("module", [f"sluicegate.{name}" for name in IMPORTABLE])
+def test_importable_parts_are_light(module: str) -> None:
+    code = f"import sys, {module}; print(*sorted({{name.partition('.')[0] for name in sys.modules}}))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30
+    )
+    assert set(done.stdout.split()).isdisjoint(HEAVY)

@@ -48,7 +48,7 @@ def test_once_answers_one_request_and_ends() -> None:
     process = start("--once")
     output, _ = process.communicate(timeout=LIMIT)
     assert process.returncode == 0, output
-    assert "base URL  http://127.0.0.1:" in output
+    assert "base URL    http://127.0.0.1:" in output
     assert "No model is behind it" in output, "the answer says what it is"
     assert "pieces; the first after" in output
 

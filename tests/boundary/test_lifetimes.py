@@ -8,13 +8,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
 import pytest
-from loop_upstream import DONE, LOOPS, Run, Scripted, plain_answer, request_body, run_on, short
+from loop_upstream import BOUND, DONE, LOOPS, Run, Scripted, plain_answer, request_body, run_on, short
 
 from fakes.asgi import KEY
 from processes import clean_environment
@@ -31,9 +31,13 @@ async def plain(engine: Engine, upstream: Upstream, nonce: str) -> None:
 
 
 async def streamed(
-    engine: Engine, upstream: Upstream, nonce: str, blocked: asyncio.Event | None = None
+    engine: Engine,
+    upstream: Upstream,
+    nonce: str,
+    blocked: asyncio.Event | None = None,
+    begun: Callable[[], object] = lambda: None,
 ) -> bytes:
-    """A relayed stream; with `blocked`, its second batch waits for that."""
+    """A relayed stream; with `blocked`, its second batch waits for that. `begun` is called with its first."""
     reply = await engine.call(upstream, "chat", request_body(nonce), stream=True)
     assert reply.failure is None, reply.failure.message
     assert reply.stream is not None
@@ -42,6 +46,8 @@ async def streamed(
 
     async def send(message: dict[str, Any]) -> None:
         messages.append(message)
+        if len(messages) == 2:
+            begun()
         if blocked is not None and len(messages) == 3:
             await blocked.wait()
 
@@ -57,12 +63,16 @@ def test_close_ends_open_streams_with_an_error_event(run: Run, server: Scripted,
         engine = Engine()
         upstream = server.upstream("endless")
         go = asyncio.Event()
+        begun = asyncio.Semaphore(0)
         streams = [
-            asyncio.create_task(streamed(engine, upstream, f"z{i}", go if slow else None)) for i in range(5)
+            asyncio.create_task(
+                streamed(engine, upstream, f"z{i}", go if slow else None, begun=begun.release)
+            )
+            for i in range(5)
         ]
-        for i in range(5):
-            await server.of(f"z{i}")
-        await asyncio.sleep(0.3)
+        for _ in streams:
+            await begun.acquire()
+        await asyncio.sleep(0.2)
         bridge = engine._bridges[asyncio.get_running_loop()]
         assert bridge.open_calls == 5
         await engine.close()
@@ -117,7 +127,7 @@ def test_loops_one_after_another(server: Scripted) -> None:
         for kind, factory in LOOPS.items():
             run_on(factory, scenario(f"{kind}{turn}"))
     # The I/O thread strikes a call off after it has told the loop.
-    deadline = time.monotonic() + 1
+    deadline = time.monotonic() + BOUND
     while engine.open_calls and time.monotonic() < deadline:
         time.sleep(0.005)
     assert engine.open_calls == 0
@@ -127,7 +137,7 @@ def test_loops_one_after_another(server: Scripted) -> None:
 def test_two_threads_at_once(server: Scripted, kinds: tuple[str, str]) -> None:
     engine = Engine()
     calls, streams = server.upstream("plain"), server.upstream("short")
-    both = threading.Barrier(2, timeout=5)
+    both = threading.Barrier(2, timeout=BOUND)
     ends: list[str] = []
 
     async def scenario(name: str) -> None:
@@ -145,7 +155,7 @@ def test_two_threads_at_once(server: Scripted, kinds: tuple[str, str]) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(15)
+        thread.join(50)
     assert len(ends) == 2
 
 
@@ -162,7 +172,7 @@ calls, streams = Upstream(f"{sys.argv[1]}/plain/v1"), Upstream(f"{sys.argv[1]}/s
 endless = Upstream(f"{sys.argv[1]}/endless/v1")
 
 async def both(nonce):
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(15):
         await plain(engine, calls, nonce)
         assert await streamed(engine, streams, nonce) == short(nonce)
 
@@ -180,7 +190,7 @@ async def go_on(stream):
             enough.set()
     future = asyncio.get_running_loop().create_future()
     assert stream.attach(send, future) is None
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(15):
         await enough.wait()
         stream.cancel()
         assert (await future).state == "cancelled"
@@ -219,7 +229,7 @@ def test_a_fork(server: Scripted, kind: str) -> None:
     origin = server.base_url("").removesuffix("//v1")
     command = [sys.executable, "-c", FORK, origin, kind, *sys.path]
     ended = subprocess.run(
-        command, capture_output=True, text=True, timeout=20, env=clean_environment({}), check=False
+        command, capture_output=True, text=True, timeout=50, env=clean_environment({}), check=False
     )
     assert (ended.returncode, ended.stdout) == (0, "whole\n"), ended.stderr
     # The plain exchange of each nonce comes first.
@@ -277,10 +287,17 @@ def test_a_timeout_ends_the_call_while_it_is_handled(run: Run, server: Scripted)
 
     async def scenario() -> None:
         engine = Engine()
+
+        async def soon(limit: asyncio.Timeout) -> None:
+            await server.of("c")
+            limit.reschedule(0)
+
         try:
-            async with asyncio.timeout(0.3):
+            async with asyncio.timeout(None) as limit:
+                arrival = asyncio.create_task(soon(limit))
                 await engine.call(server.upstream("hang"), "chat", request_body("c", stream=False))
         except TimeoutError:
+            await arrival
             assert await server.closes("c")
 
     run(scenario())

@@ -44,12 +44,12 @@ def served(
 @pytest.fixture
 def client(served: Server) -> Iterator[OpenAI]:
     """The official client as a user sets it up: another base URL, another key."""
-    with OpenAI(base_url=served.base_url, api_key=API_KEY, timeout=20) as client:
+    with OpenAI(base_url=served.base_url, api_key=API_KEY, timeout=45) as client:
         yield client
 
 
 @pytest_asyncio.fixture
 async def async_client(served: Server) -> AsyncIterator[AsyncOpenAI]:
     """The same, asynchronous."""
-    async with AsyncOpenAI(base_url=served.base_url, api_key=API_KEY, timeout=20) as client:
+    async with AsyncOpenAI(base_url=served.base_url, api_key=API_KEY, timeout=45) as client:
         yield client

@@ -27,6 +27,46 @@ base_url = "{scripted}"
 api_key = "{upstream_key}"
 models = ["scripted-impatient"]
 first_event_timeout = 0.5
+
+[[upstreams]]
+name = "spare"
+base_url = "{scripted}"
+api_key = "{upstream_key}"
+models = ["spare"]
+kind = "openai"
+denied_params = ["logit_bias"]
+
+[[upstreams]]
+name = "narrow"
+base_url = "{scripted}"
+api_key = "{upstream_key}"
+models = ["narrow"]
+context_lengths = {{ narrow = 1000 }}
+
+[[assistants]]
+name = "Helpful one/π v1"
+description = "Short answers."
+model = ["demo/demo-fast"]
+system_prompt = "Be short."
+temperature = 0.0
+
+[[assistants]]
+name = "locked"
+model = ["scripted/scripted", "spare/spare"]
+system_prompt = "Only this counts."
+temperature = 0.5
+top_p = 0.25
+max_tokens = 100
+locked = ["system_prompt", "temperature"]
+
+[[assistants]]
+name = "from-nowhere"
+model = ["demo/not-loaded", "demo/demo-fast"]
+
+[[assistants]]
+name = "narrow-one"
+model = ["narrow/narrow"]
+max_tokens = 500
 """
 
 

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from sluicegate.engine import PendingReply
+
 
 @dataclass
 class FakeFailure:
@@ -121,14 +123,6 @@ class Asked:
     call: FakeCall
 
 
-@dataclass
-class FakePending:
-    """As `engine.PendingReply`."""
-
-    call: FakeCall
-    future: asyncio.Future[Any]
-
-
 class FakeEngine:
     """Answers each call with `script(asked)`; None leaves it open."""
 
@@ -137,17 +131,18 @@ class FakeEngine:
         self.asked: list[Asked] = []
         self.closed = False
 
-    def start(self, upstream: Any, operation: str, body: bytes | None, **options: Any) -> FakePending:
+    def start(self, upstream: Any, operation: str, body: bytes | None, **options: Any) -> PendingReply:
         future = asyncio.get_running_loop().create_future()
         asked = Asked(upstream, operation, body, options, FakeCall(future))
         self.asked.append(asked)
         reply = self.script(asked)
         if reply is not None:
             future.set_result(reply)
-        return FakePending(asked.call, future)
+        call: Any = asked.call
+        return PendingReply(call, future)
 
     async def call(self, upstream: Any, operation: str, body: bytes | None, **options: Any) -> Any:
-        return await self.start(upstream, operation, body, **options).future
+        return await self.start(upstream, operation, body, **options).reply()
 
     async def close(self) -> None:
         self.closed = True
@@ -173,12 +168,45 @@ class FakeRequest:
         self.model: str | None = self.values.get("model")
         self.stream: bool = self.values.get("stream", False) and operation != "embeddings"
         self.n = 1
+        limits = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+        self.max_tokens: int | None = next((self.values[n] for n in limits if n in self.values), None)
+        messages = self.values.get("messages", [])
+        self.message_count = len(messages)
+        self.system_count = sum(message["role"] in ("system", "developer") for message in messages)
+        self.media_count = self.values.get("x_media", 0)
+        self.input_count = 1
+        self.prompt_bytes = len(json.dumps(messages)) if messages else len(body)
+        self.body = body
         self.include_usage = bool((self.values.get("stream_options") or {}).get("include_usage"))
 
-    def rewrite(self, model: str | None, include_usage: bool) -> bytes:
-        values = dict(self.values)
+    def compose(
+        self, recipe: FakeRecipe, model: str | None, include_usage: bool, max_tokens: int | None
+    ) -> tuple[bytes, list[str]]:
+        """Only what tests of Python look at; what the core does with a recipe is tested there."""
+        values = {name: value for name, value in self.values.items() if name not in recipe.denied}
+        for name, text, locked in recipe.fields:
+            if locked or name not in values:
+                values[name] = json.loads(text)
+        if max_tokens is not None and max_tokens != self.max_tokens:
+            values[recipe.max_tokens_field] = max_tokens
+        if recipe.system_prompt is not None:
+            first = {"role": recipe.system_role, "content": recipe.system_prompt}
+            values["messages"] = [first, *values.get("messages", [])]
         if model is not None:
             values["model"] = model
         if include_usage:
             values["stream_options"] = {"include_usage": True}
-        return json.dumps(values).encode()
+        dropped = [name for name in recipe.denied if name in self.values]
+        return (self.body if values == self.values else json.dumps(values).encode()), dropped
+
+
+@dataclass
+class FakeRecipe:
+    """As `_core.Recipe`."""
+
+    system_prompt: str | None = None
+    system_role: str = "system"
+    replace_system: bool = False
+    fields: list[tuple[str, bytes, bool]] = field(default_factory=list)
+    denied: list[str] = field(default_factory=list)
+    max_tokens_field: str = "max_tokens"

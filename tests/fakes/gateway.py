@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fakes.asgi import KEY
-from fakes.engine import Asked, FakeEngine, FakeReply, FakeRequest, FakeUpstream
+from fakes.engine import Asked, FakeEngine, FakeRecipe, FakeReply, FakeRequest, FakeUpstream
 from sluicegate import app as application
 from sluicegate.settings import KeyConfig, Secret, ServerConfig, Settings, UpstreamConfig
 from sluicegate.telemetry.logs import Log
@@ -29,7 +29,9 @@ class FakeGateway:
     ) -> None:
         self.engine = FakeEngine(script)
         self.output = io.StringIO()
-        core = SimpleNamespace(Engine=lambda: self.engine, Upstream=FakeUpstream, scan=FakeRequest)
+        core = SimpleNamespace(
+            Engine=lambda: self.engine, Upstream=FakeUpstream, Recipe=FakeRecipe, scan=FakeRequest
+        )
         monkeypatch.setattr(application, "core", core)
         monkeypatch.setattr(application, "Log", self.make_log)
         self.app = application.create_app(settings)
@@ -45,13 +47,22 @@ class FakeGateway:
         return [json.loads(line) for line in self.output.getvalue().splitlines()]
 
 
-def settings(*upstreams: UpstreamConfig, default_model: str | None = None, **server: Any) -> Settings:
-    """Settings with the key of the fake client."""
+def settings(
+    *upstreams: UpstreamConfig,
+    default_model: str | None = None,
+    assistants: tuple[dict[str, Any], ...] = (),
+    workspace: dict[str, Any] | None = None,
+    models: tuple[str, ...] | None = None,
+    **server: Any,
+) -> Settings:
+    """Settings with the key of the fake client, which may use `models`."""
     return Settings(
         server=ServerConfig(**server),
-        keys=(KeyConfig(name="tester", key=Secret(KEY)),),
+        keys=(KeyConfig(name="tester", key=Secret(KEY), models=models),),
         upstreams=upstreams or (STRICT,),
         default_model=default_model,
+        assistants=assistants,
+        workspace=workspace or {},
     )
 
 

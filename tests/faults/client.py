@@ -11,7 +11,8 @@ from typing import Any
 from faults.oracle import parse
 
 KEY = "sk-fault-test-client-0123456789"
-LIMIT = 10.0
+# Longer than every clock of the gateway under test: what reaches this is a hang.
+LIMIT = 45.0
 PATHS = {
     "chat": "/v1/chat/completions",
     "completions": "/v1/completions",
@@ -32,6 +33,8 @@ class Answer:
     closed: bool = False
     # The limit of the test passed first.
     hung: bool = False
+    # When reading began, of time.monotonic(), and how long it took.
+    began: float = 0.0
     seconds: float = 0.0
     # (seconds since the request, how many bytes of the body had arrived)
     arrivals: list[tuple[float, int]] = field(default_factory=list)
@@ -135,8 +138,8 @@ async def exchange(port: int, data: bytes, *, limit: float = LIMIT, linger: bool
 
 async def read_answer(reader: asyncio.StreamReader, *, limit: float = LIMIT, linger: bool = False) -> Answer:
     """Read one response; one that breaks off or takes too long is not `complete`."""
-    answer = Answer()
     started = time.monotonic()
+    answer = Answer(began=started)
     try:
         async with asyncio.timeout(limit):
             await _read(reader, answer, started)

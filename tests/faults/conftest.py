@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
 from collections.abc import Iterator
 
@@ -9,9 +10,18 @@ import pytest
 
 from faults import certificates
 from faults.client import KEY
+from faults.pace import Pace
 from faults.rig import Rig, private_name, settings
 from faults.upstream import FaultUpstream
 from processes import Server, gateway
+
+
+@pytest.fixture(scope="session", autouse=True)
+def open_files() -> None:
+    """A thousand clients need two files each, here and in the gateway, which inherits the limit."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    soft = 16_384 if hard == resource.RLIM_INFINITY else min(hard, 16_384)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +43,14 @@ def served(upstream: FaultUpstream, tmp_path_factory: pytest.TempPathFactory) ->
         yield server
 
 
-@pytest.fixture
-def rig(upstream: FaultUpstream, served: Server) -> Rig:
-    """Both, with what the tests ask of them."""
-    return Rig(upstream, served)
+@pytest.fixture(scope="session")
+def pace(served: Server) -> Iterator[Pace]:
+    """The clock that stands still while the machine does."""
+    with Pace(served.port) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def rig(upstream: FaultUpstream, served: Server, pace: Pace) -> Rig:
+    """All of it, with what the tests ask of it."""
+    return Rig(upstream, served, pace)

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 from faults.cases import Case
 from faults.client import Answer, ask, body_for
+from faults.pace import LONGEST
 from faults.rig import SOON, Rig
 
 # On two cores, more at once only makes the clocks late.
 SIDE_BY_SIDE = 24
-LIMIT = 8.0
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,9 @@ class Result:
     """What became of a case."""
 
     answer: Answer
-    # A request to a healthy upstream, sent while the case ran.
+    # A request to a healthy upstream, sent while the case ran, and one to the same upstream past the gateway.
     neighbour: Answer
+    control: Answer
     # How many upstream connections carried the case, and whether all were closed within a second.
     connections: int
     closed: bool
@@ -68,20 +69,25 @@ class Runner:
             asks_usage = case.stream and case.op == "chat"
             options = {"stream_options": {"include_usage": True}} if asks_usage else {}
             body = body_for(case.op, case.model, stream=case.stream, user=case.id, **options)
-            answer, neighbour = await asyncio.gather(
-                ask(self._rig.port, case.op, body, limit=LIMIT), self._neighbour()
+            answer, neighbour, control = await asyncio.gather(
+                ask(self._rig.port, case.op, body),
+                self._neighbour(self._rig.port),
+                self._neighbour(self._rig.upstream.port),
             )
-            return Result(answer, neighbour, *await self._connections(case))
+            return Result(answer, neighbour, control, *await self._connections(case))
 
-    async def _neighbour(self) -> Answer:
+    async def _neighbour(self, port: int) -> Answer:
         await asyncio.sleep(0.05)
-        return await ask(self._rig.port, "chat", body_for("chat", "ok-neighbour", stream=True), limit=LIMIT)
+        return await ask(port, "chat", body_for("chat", "ok-neighbour", stream=True))
 
     async def _connections(self, case: Case) -> tuple[int, bool]:
-        deadline = time.monotonic() + (SOON if case.expect.closed else 0)
+        ended = time.monotonic()
         while True:
             seen = self._rig.connections(case.id)
-            closed = all(c.closed is not None for c in seen)
-            if closed or time.monotonic() >= deadline:
-                return len(seen), closed
+            closed = [c.closed for c in seen if c.closed is not None]
+            if len(closed) == len(seen):
+                took = await asyncio.to_thread(self._rig.pace.seconds, ended, max(closed, default=ended))
+                return len(seen), took <= SOON
+            if not case.expect.closed or time.monotonic() >= ended + LONGEST:
+                return len(seen), False
             await asyncio.sleep(0.02)

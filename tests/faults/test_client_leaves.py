@@ -13,11 +13,13 @@ from dataclasses import dataclass
 import pytest
 
 from faults.client import PATHS, Answer, ask, body_for, exchange, read_answer, request_bytes
+from faults.pace import LONGEST
 from faults.rig import BODY_TIMEOUT, MAX_BODY, SOON, Rig
+from processes import Server
 
 pytestmark = pytest.mark.timeout(60)
 
-READERS = 50
+READERS = 1000
 # hyper's limit for request heads, as the gateway starts Granian.
 HEADER_TIMEOUT = 30.0
 
@@ -62,7 +64,7 @@ async def leave(rig: Rig, phase: Phase, op: str, way: str, after: float) -> str 
     body = json.dumps(body_for(op, phase.model, stream=phase.stream, user=nonce)).encode()
     _, writer = await asyncio.open_connection("127.0.0.1", rig.port)
     writer.write(request_bytes(PATHS[op], body))
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + LONGEST
     while not rig.connections(nonce):
         if time.monotonic() > deadline:
             return f"{nonce}: the request never reached the upstream"
@@ -71,13 +73,13 @@ async def leave(rig: Rig, phase: Phase, op: str, way: str, after: float) -> str 
     left = time.monotonic()
     depart(writer, way)
     try:
-        while time.monotonic() < left + 3:
+        while time.monotonic() < left + LONGEST:
             (connection,) = rig.connections(nonce)
             if connection.closed is not None:
-                took = connection.closed - left
+                took = await asyncio.to_thread(rig.pace.seconds, left, connection.closed)
                 return None if took <= SOON else f"{nonce}: closed after {took:.2f} s"
             await asyncio.sleep(0.01)
-        return f"{nonce}: still open after 3 s"
+        return f"{nonce}: still open after {LONGEST} s"
     finally:
         writer.close()
 
@@ -110,61 +112,88 @@ def test_a_request_whose_body_never_ends_is_not_sent(rig: Rig) -> None:
 
 
 def test_slow_readers_hold_the_upstream_and_not_the_memory(rig: Rig) -> None:
-    """50 clients that do not read, against an upstream that sends as fast as it can."""
+    """1,000 clients that do not read, against an upstream that sends as fast as it can."""
     nonce = "slow-reader"
-    assert asyncio.run(ask(rig.port, "chat", body_for("chat", "ok-neighbour", stream=True))).status == 200
     # The first ones grow pools and arenas that all later ones share: they are not counted.
-    readers = [slow_reader(rig, "slow-reader-warm") for _ in range(10)]
+    readers = slow_readers(rig, "slow-reader-warm", 50)
     try:
-        time.sleep(1)
+        wait_until_nothing_is_sent(rig, "slow-reader-warm")
         before = rig.worker_rss()
-        readers += [slow_reader(rig, nonce) for _ in range(READERS)]
-        time.sleep(2)
-        first = [c.sent for c in rig.connections(nonce)]
-        time.sleep(1)
-        second = [c.sent for c in rig.connections(nonce)]
+        readers += slow_readers(rig, nonce, READERS)
+        wait_until_nothing_is_sent(rig, nonce)
         grown = rig.worker_rss() - before
-        assert len(second) == READERS
-        assert second == first, "the upstream is still read, though nobody reads the answers"
+        sent = [c.sent for c in rig.connections(nonce)]
+        assert len(sent) == READERS
+        assert min(sent) > 0
         assert grown <= READERS * 256 * 1024, f"{grown / READERS / 1024:.0f} KiB for each reader"
-        assert asyncio.run(ask(rig.port, "chat", body_for("chat", "ok-neighbour"))).seconds < 1
+        answer = asyncio.run(ask(rig.port, "chat", body_for("chat", "ok-neighbour")))
+        assert answer.status == 200
+        assert seconds(rig, answer) < SOON
     finally:
         for reader in readers:
             reader.close()
-    assert rig.wait_closed(nonce), "upstream connections stay open after their clients have left"
+    # A thousand at once are more than one client's second.
+    assert rig.wait_closed(nonce, 5 * SOON), "upstream connections stay open after their clients have left"
 
 
-def slow_reader(rig: Rig, nonce: str) -> socket.socket:
-    """A client with the smallest receive buffer, which reads the head and then nothing."""
-    sock = socket.socket()
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    sock.settimeout(5)
-    sock.connect(("127.0.0.1", rig.port))
+def slow_readers(rig: Rig, nonce: str, count: int) -> list[socket.socket]:
+    """Clients that read the first bytes of the head, and then nothing."""
     body = json.dumps(body_for("chat", "c2-endless-fast", stream=True, user=nonce)).encode()
-    sock.sendall(request_bytes(PATHS["chat"], body))
-    assert sock.recv(12) == b"HTTP/1.1 200"
-    return sock
+    readers = []
+    for _ in range(count):
+        sock = socket.socket()
+        # The smallest buffer, and segments that make the gateway's kernel choose a small one too: what these
+        # take is nobody's memory but the kernel's, and only makes the test slow.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1400)
+        sock.settimeout(LONGEST)
+        sock.connect(("127.0.0.1", rig.port))
+        sock.sendall(request_bytes(PATHS["chat"], body))
+        readers.append(sock)
+    for sock in readers:
+        assert sock.recv(12) == b"HTTP/1.1 200"
+    return readers
+
+
+def wait_until_nothing_is_sent(rig: Rig, nonce: str) -> None:
+    """Returns when the upstream has sent nothing for a second."""
+    sent, since = -1, time.monotonic()
+    deadline = since + 3 * LONGEST
+    while rig.pace.seconds(since, time.monotonic()) < SOON:
+        assert time.monotonic() < deadline, "the upstream is still read, though nobody reads the answers"
+        time.sleep(0.1)
+        now = sum(c.sent for c in rig.connections(nonce))
+        if now != sent:
+            sent, since = now, time.monotonic()
 
 
 @pytest.fixture(scope="module")
-def unfinished_head(served: object) -> Iterator[tuple[socket.socket, float]]:
-    """A connection that has sent half a head, since the first test of this module."""
-    with socket.create_connection(("127.0.0.1", served.port)) as sock:  # type: ignore[attr-defined]
-        sock.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nX-Slow: ")
-        yield sock, time.monotonic()
+def unfinished_head(served: Server) -> Iterator[tuple[list[socket.socket], float]]:
+    """Connections that have sent half a head, and nothing at all, since the first test of this module."""
+    where = ("127.0.0.1", served.port)
+    with socket.create_connection(where) as half, socket.create_connection(where) as silent:
+        half.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+        yield [half, silent], time.monotonic()
 
 
-def test_an_unfinished_head_bothers_nobody(unfinished_head: tuple[socket.socket, float], rig: Rig) -> None:
+def test_an_unfinished_head_bothers_nobody(
+    unfinished_head: tuple[list[socket.socket], float], rig: Rig
+) -> None:
     assert asyncio.run(ask(rig.port, "chat", body_for("chat", "ok"))).status == 200
 
 
+def seconds(rig: Rig, answer: Answer) -> float:
+    """How long it took, on the clock that stands still while the machine does."""
+    return rig.pace.seconds(answer.began, answer.began + answer.seconds)
+
+
 def slow_body(rig: Rig, pieces: list[bytes], pause: float, length: str) -> Answer:
-    """Send the head, then the pieces with pauses between them, while reading the answer."""
+    """Send the head, then the pieces with pauses between them, while reading until the gateway closes."""
 
     async def run() -> Answer:
         reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
         writer.write(request_bytes(PATHS["chat"], b"", length=length))
-        answer = asyncio.create_task(read_answer(reader))
+        answer = asyncio.create_task(read_answer(reader, linger=True))
         for piece in pieces:
             if answer.done():
                 break
@@ -188,7 +217,8 @@ def test_a_body_that_does_not_come_is_408(pieces: list[bytes], length: str, rig:
     assert answer.status == 408, answer
     assert answer.error["code"] == "request_timeout"
     assert answer.header("connection") == "close"
-    assert answer.seconds < BODY_TIMEOUT * 2
+    assert answer.closed, "the connection stays open"
+    assert seconds(rig, answer) < BODY_TIMEOUT * 2
 
 
 def test_what_is_left_of_a_given_up_body_is_not_a_request(rig: Rig) -> None:
@@ -207,14 +237,18 @@ def test_what_is_left_of_a_given_up_body_is_not_a_request(rig: Rig) -> None:
 
 
 def test_a_slow_body_that_keeps_its_pace_is_accepted(rig: Rig) -> None:
+    """4 kB/s, four times the floor."""
     body = json.dumps(body_for("chat", "ok", metadata={"padding": "x" * 12_000})).encode()
     pieces = [body[i : i + 400] for i in range(0, len(body), 400)]
     answer = asyncio.run(paced(rig, pieces))
+    if answer.status == 408:
+        # A machine that stands still for two seconds makes a slow client; twice in a row it is the gateway.
+        answer = asyncio.run(paced(rig, pieces))
     assert answer.status == 200, answer
 
 
 async def paced(rig: Rig, pieces: list[bytes]) -> Answer:
-    """4 kB/s, four times the floor."""
+    """A piece each 100 ms."""
     reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
     writer.write(request_bytes(PATHS["chat"], b"", length=str(sum(map(len, pieces)))))
     for piece in pieces:
@@ -243,7 +277,7 @@ def test_a_declared_body_over_the_cap_is_413_before_it_is_read(rig: Rig) -> None
     assert answer.status == 413, answer
     assert answer.error["code"] == "request_too_large"
     assert answer.closed
-    assert answer.seconds < 1
+    assert seconds(rig, answer) < SOON
 
 
 def test_a_chunked_body_over_the_cap_is_413(rig: Rig) -> None:
@@ -279,8 +313,9 @@ def test_a_compressed_request_is_415(encoding: str, rig: Rig) -> None:
     assert answer.error["code"] == "unsupported_content_encoding"
 
 
-def test_an_unfinished_head_is_given_up(unfinished_head: tuple[socket.socket, float]) -> None:
+def test_an_unfinished_head_is_given_up(unfinished_head: tuple[list[socket.socket], float]) -> None:
     """Last in the module, as it waits for the server's fixed 30 s."""
-    sock, since = unfinished_head
-    sock.settimeout(max(since + HEADER_TIMEOUT + 5 - time.monotonic(), 0.1))
-    assert sock.recv(4096)[:12] in (b"", b"HTTP/1.1 408")
+    sockets, since = unfinished_head
+    for sock in sockets:
+        sock.settimeout(max(since + HEADER_TIMEOUT + LONGEST - time.monotonic(), 0.1))
+        assert sock.recv(4096)[:12] in (b"", b"HTTP/1.1 408")

@@ -10,6 +10,7 @@ import pytest
 
 from faults.client import KEY, PATHS, Answer, ask, body_for, exchange, request_bytes
 from faults.content import TEXT
+from faults.pace import LONGEST
 from faults.rig import UPSTREAM_KEY, Rig
 
 USER = '{"role":"user","content":"hi"}'
@@ -259,11 +260,23 @@ def test_metadata_reaches_no_header_and_no_log_line(rig: Rig) -> None:
     assert not [name for name, _ in connection.requests[-1].headers if "evil" in name]
 
 
+def logged(rig: Rig, answer: Answer) -> str:
+    """The log up to the whole line of this answer."""
+    wanted = str(answer.header("x-request-id"))
+    deadline = time.monotonic() + LONGEST
+    while time.monotonic() < deadline:
+        lines = rig.server.output().rpartition("\n")[0]
+        if wanted in lines:
+            return lines
+        time.sleep(0.01)
+    raise AssertionError(f"{wanted} is not in the log")
+
+
 def test_an_unknown_model_with_line_ends_breaks_no_log_line(rig: Rig) -> None:
     answer = asyncio.run(ask(rig.port, "chat", body_for("chat", "no-such\u2028model\u0085{}")))
     assert answer.status in (400, 404), answer
-    time.sleep(0.3)
-    for line in rig.server.output().split("\n"):
+    after = asyncio.run(ask(rig.port, "chat", body_for("chat", "u20-401")))
+    for line in logged(rig, after).split("\n"):
         if line.startswith("{"):
             json.loads(line)
         assert "\r" not in line
@@ -271,8 +284,6 @@ def test_an_unknown_model_with_line_ends_breaks_no_log_line(rig: Rig) -> None:
 
 def test_no_secret_is_in_the_log(rig: Rig) -> None:
     asyncio.run(exchange(rig.port, request_bytes(PATHS["chat"], b"{}", key="sk-wrong-key-in-the-log-4711")))
-    asyncio.run(ask(rig.port, "chat", body_for("chat", "u20-401")))
-    time.sleep(0.3)
-    log = rig.server.output()
+    log = logged(rig, asyncio.run(ask(rig.port, "chat", body_for("chat", "u20-401"))))
     for secret in (KEY, UPSTREAM_KEY, "sk-wrong-key-in-the-log-4711", "hello"):
         assert secret not in log

@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+from weakref import WeakSet
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -102,6 +103,7 @@ class Peer(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        self._server.transports.add(transport)
         transport.set_write_buffer_limits(high=WRITE_HIGH_WATER)
         sock = transport.get_extra_info("socket")
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -240,6 +242,7 @@ class FaultUpstream:
         self._tls = tls or {}
         self._extra: dict[str, Scenario] = {}
         self._servers: list[asyncio.Server] = []
+        self.transports: WeakSet[asyncio.Transport] = WeakSet()
         self._sockets: list[socket.socket] = []
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="fault-upstream", daemon=True)
@@ -297,10 +300,12 @@ class FaultUpstream:
         self._loop.run_forever()
         for server in self._servers:
             server.close()
+        for transport in list(self.transports):
+            transport.abort()
         pending = asyncio.all_tasks(self._loop)
         for task in pending:
             task.cancel()
-        self._loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
+        self._loop.run_until_complete(asyncio.gather(*pending, asyncio.sleep(0), return_exceptions=True))
         self._loop.close()
 
     async def _listen(self) -> None:
@@ -313,9 +318,10 @@ class FaultUpstream:
         self._hold_blackhole()
 
     async def _open(self, name: str, port: int, context: ssl.SSLContext | None) -> None:
-        server = await self._loop.create_server(
-            lambda: Peer(self, name), "127.0.0.1", port, ssl=context, backlog=2048
-        )
+        listener = socket.create_server(("127.0.0.1", port), backlog=2048)
+        # Accepted sockets inherit it. The kernel would take up to 4 MiB of an answer that nobody reads.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, WRITE_HIGH_WATER)
+        server = await self._loop.create_server(lambda: Peer(self, name), sock=listener, ssl=context)
         self._servers.append(server)
         self.ports[name] = server.sockets[0].getsockname()[1]
 

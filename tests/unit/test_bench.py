@@ -14,7 +14,9 @@ sys.path.insert(0, str(ROOT))
 
 from bench.locust import run as locust  # noqa: E402
 from bench.outcome import Behind, Outcome, Run, load, save  # noqa: E402
+from bench.peers import run as peers  # noqa: E402
 from bench.peers import scenarios  # noqa: E402
+from bench.progress import Progress  # noqa: E402
 from bench.report import COLUMNS, DASH, TIMES, render  # noqa: E402
 from bench.verdict import Limit, ThresholdError, judge, read_limits, verdict_of  # noqa: E402
 
@@ -204,3 +206,28 @@ def test_the_load_generators_line_becomes_figures() -> None:
     assert streamed["cpu_us_per_chunk"] == 7.0
     assert CPU not in streamed, "nothing finished: no cost, not a cost of 0"
     assert "late_p99_us" not in scenarios.figures(by_name["plain"], report)
+
+
+def test_progress_counts_and_corrects_its_forecast() -> None:
+    said: list[str] = []
+    times = iter([0.0, 20.0, 30.0])
+    progress = Progress("peers", 3, 30.0, write=said.append, now=lambda: next(times))
+    for what in ("plain, nginx, round 1", "plain, sluicegate, round 1", "short, nginx, round 1"):
+        progress.step(what, 10.0)
+    assert said == [
+        "peers 1 of 3: plain, nginx, round 1 (about 0:30 left)",
+        # The first took twice as long as planned, so will the others.
+        "peers 2 of 3: plain, sluicegate, round 1 (about 0:40 left)",
+        "peers 3 of 3: short, nginx, round 1 (about 0:15 left)",
+    ]
+
+
+def test_a_full_pass_takes_at_most_eight_minutes() -> None:
+    """As planned, with every peer there and some time to start; what else a machine does is not in it."""
+    here = [
+        peers.Target(name, "1", "", [], 1, "/")
+        for name in ("nginx", "sluicegate", "sglang-router", "sglang-router-quiet")
+    ]
+    plan = peers.plan(list(scenarios.FULL), here, 3)
+    each = locust.FULL.seconds + locust.START_SECONDS
+    assert plan.seconds + each * len(locust.USERS) * locust.FULL.rounds * 2 <= 8 * 60

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -32,14 +32,16 @@ class Set:
     ) -> None:
         self.engine = FakeEngine(script)
         self.learned: list[tuple[str, tuple[str, ...] | None]] = []
+        self.created: dict[str, int | None] = {}
         self.output = io.StringIO()
         self.log = Log(self.output)
         engine: Any = self.engine
         upstreams = [Upstream(UpstreamConfig(name=n, base_url=f"http://{n}"), n) for n in names]  # type: ignore[arg-type]
         self.discovery = Discovery(engine, upstreams, self.learn, self.log)
 
-    def learn(self, name: str, models: tuple[str, ...] | None) -> None:
-        self.learned.append((name, models))
+    def learn(self, name: str, models: Mapping[str, int | None] | None) -> None:
+        self.learned.append((name, None if models is None else tuple(models)))
+        self.created |= models or {}
 
     def lines(self) -> list[dict[str, Any]]:
         self.log.close()
@@ -173,3 +175,20 @@ async def test_stopping_leaves_no_task() -> None:
     await turns()
     await made.discovery.stop()
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+@pytest.mark.asyncio
+async def test_times_are_learned_and_odd_ones_left_out() -> None:
+    odd = [True, None, "2024-01-01", -1, 0, 10**30, [], 1e300]
+    cards = [
+        {"id": "whole", "created": 1_700_000_000},
+        {"id": "float", "created": 1_700_000_000.7},
+        {"id": "none"},
+    ]
+    cards += [{"id": f"odd-{i}", "created": value} for i, value in enumerate(odd)]
+    made = Set(lambda _: FakeReply(body=json.dumps({"data": cards}).encode()))
+    made.discovery.start()
+    await turns()
+    expected = {"whole": 1_700_000_000, "float": 1_700_000_000, "none": None}
+    assert made.created == expected | {f"odd-{i}": None for i in range(len(odd))}
+    await made.discovery.stop()

@@ -13,7 +13,9 @@ import pytest
 import typer
 
 from sluicegate import settings
+from sluicegate.assistants.configured import AssistantConfig
 from sluicegate.cli import app
+from sluicegate.workspaces.model import WorkspaceSettings
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -26,12 +28,14 @@ TABLES = {
     "`[server]`": settings.ServerConfig,
     "`[[keys]]`": settings.KeyConfig,
     "`[[upstreams]]`": settings.UpstreamConfig,
+    "`[workspace]`": WorkspaceSettings,
+    "`[[assistants]]`": AssistantConfig,
 }
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
 
 # Functions whose first text is an error code, and those that have a status before it.
 # In the scan a code stands in `refuse(…)`, in `code: …`, or before the text of its message.
-_SCAN_CODE = r'(?:refuse\(\s*|code: |\(\s*)"([a-z]+_[a-z_0-9]+)",(?!\s*(?:"|None))'
+_SCAN_CODE = r'(?:refuse\(\s*|code: |\(\s*)"([a-z]+_[a-z_0-9]+)",(?!\s*(?:"|None|Kind))'
 _CODED = {"bad_request": 0, "_refusal": 1, "GatewayError": 1}
 
 
@@ -79,14 +83,19 @@ def rust_routing_fields() -> list[str]:
 
 def options_of(command: Any) -> set[str]:
     names = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
-    return names - {"--help"}
+    # Arguments have no dash.
+    return {name for name in names if name.startswith("-")} - {"--help"}
 
 
 def commands() -> dict[str, set[str]]:
     """The heading of each command and its options."""
     root: Any = typer.main.get_command(app)
-    own = {f"`sluicegate {name}`": options_of(command) for name, command in root.commands.items()}
-    return {"`sluicegate`": options_of(root), **own}
+    found = {"`sluicegate`": options_of(root)}
+    for name, command in root.commands.items():
+        found[f"`sluicegate {name}`"] = options_of(command)
+        for inner, subcommand in getattr(command, "commands", {}).items():
+            found[f"`sluicegate {name} {inner}`"] = options_of(subcommand)
+    return found
 
 
 def test_every_error_code_has_its_line() -> None:

@@ -12,7 +12,7 @@ from sluicegate.clock import monotonic
 from sluicegate.errors import GatewayError
 from sluicegate.settings import UpstreamConfig
 from sluicegate.upstreams.health import FAILURES_TO_OPEN, FIRST_PAUSE, LONGEST_PAUSE, Health
-from sluicegate.upstreams.model import Candidate, Upstream
+from sluicegate.upstreams.model import Candidate, Steps, Upstream
 from sluicegate.upstreams.select import RetryBudget, select, select_other, shortest_wait_ms
 
 
@@ -21,8 +21,13 @@ def upstream(name: str, weight: int = 1) -> Upstream:
     return Upstream(UpstreamConfig(name=name, base_url="http://x", weight=weight), handle)
 
 
+def step(*candidates: Candidate) -> Steps:
+    """A choice by weight, and nobody after it."""
+    return (candidates,)
+
+
 def shares(candidates: list[Candidate], rounds: int = 4000) -> dict[str, float]:
-    counts = Counter(select(candidates)[0].name for _ in range(rounds))
+    counts = Counter(select(step(*candidates))[0].name for _ in range(rounds))
     return {name: count / rounds for name, count in counts.items()}
 
 
@@ -40,7 +45,7 @@ def test_shares_follow_the_weights() -> None:
 def test_weight_zero_is_asked_when_the_others_are_out() -> None:
     first, spare = upstream("a"), upstream("spare", 0)
     candidates = [(first, "m"), (spare, "m")]
-    assert select_other(candidates, [(first, "m")]) == (spare, "m")
+    assert select_other(step(*candidates), [(first, "m")]) == (spare, "m")
     break_it(first)
     assert shares(candidates, 50) == {"spare": 1}
 
@@ -49,7 +54,7 @@ def test_an_open_breaker_gives_way_but_never_refuses() -> None:
     a, b = upstream("a"), upstream("b")
     break_it(a)
     assert shares([(a, "m"), (b, "m")], 50) == {"b": 1}
-    assert select([(a, "m")]) == (a, "m")
+    assert select(step((a, "m"))) == (a, "m")
     break_it(b)
     assert set(shares([(a, "m"), (b, "m")], 100)) == {"a", "b"}
 
@@ -104,15 +109,15 @@ def test_a_rate_limited_model_is_not_asked_early() -> None:
     a, b = upstream("a"), upstream("b")
     a.note_failure("m", limited(30_000))
     assert shares([(a, "m"), (b, "m")], 50) == {"b": 1}
-    assert select([(a, "other")]) == (a, "other")
+    assert select(step((a, "other"))) == (a, "other")
     with pytest.raises(GatewayError, match="429") as caught:
-        select([(a, "m")])
+        select(step((a, "m")))
     assert dict(caught.value.headers)[b"retry-after"] in (b"30", b"31")
     b.note_failure("m", limited(5_000))
     with pytest.raises(GatewayError) as caught:
-        select([(a, "m"), (b, "m")])
+        select(step((a, "m"), (b, "m")))
     assert dict(caught.value.headers)[b"retry-after"] in (b"5", b"6")
-    assert select_other([(a, "m"), (b, "m")], []) is None
+    assert select_other(step((a, "m"), (b, "m")), []) is None
 
 
 def test_a_limit_ends_and_one_without_a_time_is_none() -> None:
@@ -125,7 +130,7 @@ def test_a_limit_ends_and_one_without_a_time_is_none() -> None:
     assert health.limited_for("m", 100.0) == 120
     a = upstream("a")
     a.note_failure("m", limited(None))
-    assert select([(a, "m")]) == (a, "m")
+    assert select(step((a, "m"))) == (a, "m")
 
 
 def test_the_table_of_limits_is_bounded() -> None:
@@ -141,9 +146,9 @@ def test_the_table_of_limits_is_bounded() -> None:
 def test_the_shortest_wait_needs_all_to_be_limited() -> None:
     a, b = upstream("a"), upstream("b")
     a.note_failure("m", limited(9_000))
-    assert shortest_wait_ms([(a, "m"), (b, "m")]) is None
+    assert shortest_wait_ms(step((a, "m"), (b, "m"))) is None
     b.note_failure("m", limited(2_000))
-    wait = shortest_wait_ms([(a, "m"), (b, "m")])
+    wait = shortest_wait_ms(step((a, "m"), (b, "m")))
     assert wait is not None
     assert 1900 < wait <= 2001
 
@@ -159,3 +164,26 @@ def test_the_budget_is_a_fifth_and_ten_a_second() -> None:
     for _ in range(100_000):
         budget.deposit()
     assert sum(budget.withdraw(now + 2) for _ in range(1000)) == pytest.approx(100, abs=1)
+
+
+def test_a_step_is_asked_only_when_nobody_of_those_before_it_is_left() -> None:
+    a, b, c = upstream("a"), upstream("b"), upstream("c")
+    steps: Steps = (((a, "m"), (b, "m")), ((c, "n"),))
+    for _ in range(50):
+        assert select(steps)[0] is not c
+    assert select_other(steps, [(a, "m")]) == (b, "m")
+    assert select_other(steps, [(a, "m"), (b, "m")]) == (c, "n")
+    assert select_other(steps, [(a, "m"), (b, "m"), (c, "n")]) is None
+    break_it(a)
+    assert select(steps) == (b, "m")
+    b.note_failure("m", limited(30_000))
+    assert select(steps) == (c, "n")
+    break_it(c)
+    # All are doubtful: the first one that may be asked at all.
+    assert select(steps) == (a, "m")
+    a.note_failure("m", limited(9_000))
+    assert select(steps) == (c, "n")
+    c.note_failure("n", limited(20_000))
+    with pytest.raises(GatewayError) as caught:
+        select(steps)
+    assert dict(caught.value.headers)[b"retry-after"] in (b"9", b"10")

@@ -5,7 +5,7 @@ from typing import Any
 from starlette.routing import Route
 
 from sluicegate.chat.pipeline import Parts, Pipeline
-from sluicegate.chat.prepare import prepare
+from sluicegate.chat.prepare import CHAT
 from sluicegate.http.exchange import exchange_of
 
 
@@ -21,4 +21,4 @@ class Endpoint:
 
 def route(parts: Parts) -> Route:
     """The route of this operation. No `methods`: a wrong one is refused after the key was checked."""
-    return Route("/v1/chat/completions", Endpoint(Pipeline(parts, "chat", prepare)))
+    return Route("/v1/chat/completions", Endpoint(Pipeline(parts, CHAT)))

@@ -1,10 +1,12 @@
 """The stages of a request, in order: who, what, where to, the call, the answer, the record."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sluicegate import errors
-from sluicegate.chat.prepare import Prepared
+from sluicegate.chat.directory import Directory, View
+from sluicegate.chat.prepare import Ask, MakeRecipe, Operation, Prepared, Rules, check, prepare, recipe
+from sluicegate.chat.window import ContextWindows, ToBeCounted
 from sluicegate.clock import monotonic
 from sluicegate.engine import RequestError
 from sluicegate.errors import ClientGoneError, GatewayError
@@ -13,20 +15,19 @@ from sluicegate.http.exchange import JSON_HEADERS, Exchange
 from sluicegate.http.head import require_json, require_method
 from sluicegate.http.relay import ClientWatch, ClientWatches, send_stream
 from sluicegate.keys.authenticate import Authenticator
-from sluicegate.models.catalog import Catalog, Route
-from sluicegate.upstreams.discover import Discovery
-from sluicegate.upstreams.model import Candidate, Upstream
+from sluicegate.keys.model import Principal
+from sluicegate.upstreams.model import Candidate
 from sluicegate.upstreams.select import RetryBudget, select, select_other, shortest_wait_ms
 from sluicegate.usage.settle import CLIENT_CLOSED, Entry, Ledger
 
 if TYPE_CHECKING:
     from sluicegate.engine import Engine, Failure, Outcome, Reply, Request
 
-Operation = Literal["chat", "completions", "embeddings"]
-Prepare = Callable[["Request", bytes, str, str, bool], Prepared]
-
-# One call and two more: with three dead servers a fourth is not the likely answer.
-MOST_ATTEMPTS = 3
+# A call and two more: with three dead servers a fourth is not the likely answer. Each further step of an
+# assistant's models adds one, so that the last of them is asked too.
+MORE_ATTEMPTS = 2
+# So many names are told in `x-dropped-params`; servers and clients bound the length of a header.
+_MOST_DROPPED = 32
 
 _STREAM_HEADERS = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -43,8 +44,9 @@ class Parts(NamedTuple):
     bodies: BodyReader
     scan: "Callable[[Operation, bytes], Request]"
     engine: "Engine"
-    catalog: Catalog[Upstream]
-    discovery: Discovery
+    directory: Directory
+    make_recipe: MakeRecipe
+    windows: ContextWindows
     budget: RetryBudget
     ledger: Ledger
     watches: ClientWatches
@@ -53,32 +55,38 @@ class Parts(NamedTuple):
 
 class _Job(NamedTuple):
     exchange: Exchange
-    request: "Request"
-    body: bytes
-    route: Route[Upstream]
+    ask: Ask
+    principal: Principal
     entry: Entry
+    watch: ClientWatch
+
+
+class _Answered(NamedTuple):
+    reply: "Reply"
+    candidate: Candidate
+    dropped: tuple[str, ...]
 
 
 class Pipeline:
     """Answers the requests of one operation."""
 
-    def __init__(self, parts: Parts, operation: Operation, prepare: Prepare) -> None:
+    def __init__(self, parts: Parts, rules: Rules) -> None:
         self._parts = parts
-        self._operation: Operation = operation
-        self._prepare = prepare
+        self._rules = rules
+        self._operation: Operation = rules.operation
 
     async def respond(self, exchange: Exchange) -> None:
         """Answer one request. Raises what the envelope turns into a response; by then it is on record."""
         entry = Entry(exchange.request_id, self._operation, exchange.began)
         try:
-            job = await self._accept(exchange, entry)
+            ask, principal = await self._accept(exchange, entry)
             # Only a call upstream is worth watching for: what came before has ended or failed by itself.
             watch = self._parts.watches.begin(exchange.receive)
             try:
-                reply, candidate = await self._call(job, watch)
-                answer = self._answer(exchange, entry, candidate, reply, watch)
+                answered = await self._call(_Job(exchange, ask, principal, entry, watch))
+                answer = self._answer(exchange, entry, answered, watch)
                 # The prompt may be long: it must not stay in memory for as long as its answer streams.
-                del job, reply
+                del ask, answered
                 await answer
             finally:
                 watch.stop()
@@ -90,12 +98,15 @@ class Pipeline:
             self._parts.ledger.refused(entry, CLIENT_CLOSED, "client_closed")
             raise
 
-    async def _accept(self, exchange: Exchange, entry: Entry) -> _Job:
-        """Stages 1 to 3: everything that can be refused without asking anybody."""
+    async def _accept(self, exchange: Exchange, entry: Entry) -> tuple[Ask, Principal]:
+        """Stages 1 to 4: everything that can be refused without asking anybody."""
         parts = self._parts
         head = exchange.head
         # Who comes first: without a key nobody makes us read a body, or learns which paths there are.
-        entry.principal = parts.keys.authenticate(head.authorization, head.other_keys).name
+        principal = parts.keys.authenticate(head.authorization, head.other_keys)
+        entry.principal = principal.name
+        if self._rules.scope not in principal.scopes:
+            raise errors.missing_scope(self._rules.scope)
         require_method(exchange.method, "POST")
         require_json(head)
         body = await parts.bodies.read(exchange.receive, head.content_length)
@@ -107,40 +118,54 @@ class Pipeline:
             code, message, param = error.args
             raise errors.bad_request(code, message, param) from None
         entry.stream = request.stream
-        # Exact names only: `GPT-4o` and `gpt-4o` may be two models with two prices.
+        view = parts.directory.view(principal) or await parts.directory.load(principal)
         model = request.model
-        route = parts.catalog.resolve(await self._default_model() if model is None else model)
-        entry.model = route.model
-        return _Job(exchange, request, body, route, entry)
+        if model is None:
+            model = await self._default_model(view)
+        # Exact names only: `GPT-4o` and `gpt-4o` may be two models with two prices.
+        plan = view.plan(model, principal)
+        entry.model = plan.name
+        ask = Ask(plan, self._rules, request)
+        if plan.assistant is not None:
+            check(ask, plan.assistant)
+        return ask, principal
 
-    async def _default_model(self) -> str:
-        catalog = self._parts.catalog
-        if not catalog.has_known_default:
-            await self._parts.discovery.settle()
-        model = catalog.default
+    async def _default_model(self, view: View) -> str:
+        model = await self._parts.directory.default_model(view)
         if model is None:
             raise errors.bad_request(
                 "missing_required_parameter", "The request names no model, and there is no default.", "model"
             )
         return model
 
-    async def _call(self, job: _Job, watch: ClientWatch) -> "tuple[Reply, Candidate]":
-        """Stages 4 to 6: choose, prepare, ask; the next candidate only while nothing reached the client."""
-        parts = self._parts
-        candidates = job.route.candidates
-        candidate = select(candidates)
+    async def _call(self, job: _Job) -> _Answered:
+        """Stages 5 to 8: choose, prepare, ask; the next candidate only while nothing reached the client."""
+        parts, plan = self._parts, job.ask.plan
+        candidate = select(plan.steps)
         parts.budget.deposit()
         tried: list[Candidate] = []
+        most = MORE_ATTEMPTS + len(plan.steps)
+        too_long: GatewayError | None = None
         # All attempts share the time of the first: a failover must not make the client wait twice as long.
         deadline = 0.0
         inject = True
         while True:
-            prepared, options = self._prepared(job, candidate, inject, deadline)
-            reply = await self._attempt(job, candidate, watch, prepared.body, options)
+            try:
+                prepared = await self._prepared(job, candidate, inject)
+            except GatewayError as error:
+                # Too long for this model, perhaps not for the next. Nobody was asked, so it costs no retry.
+                too_long = too_long or error
+                tried.append(candidate)
+                other = select_other(plan.steps, tried)
+                if other is None:
+                    raise too_long from None
+                candidate, inject = other, True
+                continue
+            reply = await self._attempt(job, candidate, prepared, deadline)
             failure = reply.failure
             if failure is None:
-                return reply, candidate
-            if watch.gone or failure.cause == "client_closed":
+                return _Answered(reply, candidate, prepared.dropped)
+            if job.watch.gone or failure.cause == "client_closed":
                 raise ClientGoneError
             upstream, model = candidate
             deadline = deadline or job.exchange.began + upstream.config.total_timeout
@@ -150,23 +175,28 @@ class Pipeline:
                 continue
             tried.append(candidate)
             upstream.note_failure(model, failure)
-            more = failure.retryable and len(tried) < MOST_ATTEMPTS and monotonic() < deadline
-            other = select_other(candidates, tried) if more else None
-            affordable = other is None or parts.budget.withdraw()
+            more = _may_go_on(failure) and len(tried) < most and monotonic() < deadline
+            other = select_other(plan.steps, tried) if more else None
+            # A 404 costs nobody anything, and may be the rule for as long as a model is not loaded.
+            free = other is None or failure.status == errors.NOT_FOUND
+            affordable = free or parts.budget.withdraw()
             if other is None or not affordable:
-                wait = shortest_wait_ms(candidates) if failure.status == errors.TOO_MANY else None
-                retried = len(tried) > 1 or not affordable
-                raise errors.from_failure(failure, retried=retried, retry_after_ms=wait)
+                raise _final(job, failure, retried=len(tried) > 1 or not affordable)
             candidate, inject = other, True
 
-    def _prepared(
-        self, job: _Job, candidate: Candidate, inject: bool, deadline: float
-    ) -> tuple[Prepared, dict[str, Any]]:
-        """The body for this upstream, and the options of the call."""
+    async def _prepared(self, job: _Job, candidate: Candidate, inject: bool) -> Prepared:
+        """The body for this upstream. Raises 400 where the prompt is too long for this model."""
         upstream, model = candidate
-        request, exchange = job.request, job.exchange
-        inject = inject and upstream.takes_stream_options(model)
-        prepared = self._prepare(request, job.body, job.route.model, model, inject)
+        ask, windows = job.ask, self._parts.windows
+        made = recipe(ask, upstream, self._parts.make_recipe)
+        limit = windows.proven_limit(ask, candidate)
+        if isinstance(limit, ToBeCounted):
+            limit = await windows.counted_limit(ask, candidate, made, limit)
+        usage = inject and self._rules.streams and upstream.takes_stream_options(model)
+        return prepare(ask, candidate, made, limit, usage=usage)
+
+    def _options(self, job: _Job, prepared: Prepared, deadline: float) -> dict[str, Any]:
+        request, exchange = job.ask.request, job.exchange
         # The request id is for the upstream's own log; of the client's headers only what may be passed on.
         options: dict[str, Any] = {"request_id": exchange.request_id}
         if exchange.head.forward:
@@ -180,34 +210,31 @@ class Pipeline:
             options["keep_alive"] = self._parts.keep_alive
         if deadline:
             options["total_timeout"] = max(deadline - monotonic(), 0.001)
-        return prepared, options
+        return options
 
-    async def _attempt(
-        self, job: _Job, candidate: Candidate, watch: ClientWatch, body: bytes, options: dict[str, Any]
-    ) -> "Reply":
+    async def _attempt(self, job: _Job, candidate: Candidate, prepared: Prepared, deadline: float) -> "Reply":
         """One call to one upstream, which ends when the client leaves."""
         upstream, model = candidate
         entry = job.entry
         entry.attempts += 1
         entry.upstream = upstream.name
         entry.upstream_model = model
-        pending = self._parts.engine.start(upstream.handle, self._operation, body, **options)
-        watch.on_gone(pending.call)
-        try:
-            return await pending.future
-        except BaseException:
-            # Not left to the garbage collector: a traceback may keep this frame, and so the call, alive.
-            pending.call.cancel()
-            raise
+        options = self._options(job, prepared, deadline)
+        pending = self._parts.engine.start(upstream.handle, self._operation, prepared.body, **options)
+        job.watch.on_gone(pending.call)
+        return await pending.reply()
 
     async def _answer(
-        self, exchange: Exchange, entry: Entry, candidate: Candidate, reply: "Reply", watch: ClientWatch
+        self, exchange: Exchange, entry: Entry, answered: _Answered, watch: ClientWatch
     ) -> None:
-        """Stages 7 and 8: relay, and settle before the last bytes leave."""
-        upstream, model = candidate
+        """Stages 9 and 10: relay, and settle before the last bytes leave."""
+        reply, (upstream, model), dropped = answered
         headers = [*(JSON_HEADERS if reply.stream is None else _STREAM_HEADERS), *reply.headers]
         if model != entry.model:
             headers.append((b"x-upstream-model", errors.header_value(model)))
+        if dropped:
+            names = ", ".join(dropped[:_MOST_DROPPED])
+            headers.append((b"x-dropped-params", errors.header_value(names)))
 
         def settle(outcome: "Outcome | None") -> None:
             upstream.note_outcome(model, outcome)
@@ -225,6 +252,26 @@ class Pipeline:
         except TimeoutError:
             # A client that takes nothing for so long is gone; `settle` has been told.
             return
+
+
+def _may_go_on(failure: "Failure") -> bool:
+    """Another one may do better: all that the core calls retryable, and a model that only this one lacks."""
+    return failure.retryable or failure.status == errors.NOT_FOUND
+
+
+def _final(job: _Job, failure: "Failure", *, retried: bool) -> GatewayError:
+    """What the client is told when nobody is left."""
+    plan = job.ask.plan
+    if failure.status == errors.NOT_FOUND:
+        if plan.assistant is not None:
+            return errors.upstream_lacks_model(plan.name)
+        # A name that was only passed on: the upstream cannot know that one here differs in case alone.
+        wanted = plan.name.casefold()
+        names = [name for name in plan.view.names(job.principal) if name.casefold() == wanted]
+        if names and plan.name not in names:
+            return errors.unknown_model(plan.name, names)
+    wait = shortest_wait_ms(plan.steps) if failure.status == errors.TOO_MANY else None
+    return errors.from_failure(failure, retried=retried, retry_after_ms=wait)
 
 
 def _refuses_stream_options(failure: "Failure") -> bool:

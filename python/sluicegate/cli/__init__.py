@@ -5,9 +5,12 @@ from typing import Annotated
 import typer
 
 from sluicegate import __version__
+from sluicegate.cli.ask import ask
 from sluicegate.cli.check import check
+from sluicegate.cli.demo import demo
 from sluicegate.cli.migrate import migrate
 from sluicegate.cli.serve import serve
+from sluicegate.cli.tokens import app as tokens
 
 # No pretty tracebacks: they show local variables, and so keys.
 app = typer.Typer(
@@ -21,28 +24,15 @@ app = typer.Typer(
 app.command()(serve)
 app.command()(check)
 app.command()(migrate)
+app.command()(demo)
+app.add_typer(tokens)
+app.command()(ask)
 
 
 def _show_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"sluicegate {__version__}")
         raise typer.Exit
-
-
-@app.command()
-def demo(
-    port: Annotated[
-        int | None,
-        typer.Option(help="Port of the gateway; 0 takes a free one. [default: 8080, or a free one]"),
-    ] = None,
-    once: Annotated[
-        bool, typer.Option("--once", help="Send one streamed request, show it, and stop.")
-    ] = False,
-) -> None:
-    """Start a demo upstream and the gateway in front of it; nothing leaves this machine."""
-    from sluicegate.cli.demo import demo as run  # noqa: PLC0415
-
-    run(port, once=once)
 
 
 @app.callback()

@@ -21,14 +21,16 @@ def check(
 ) -> None:
     """Read the settings as `serve` would, and print them. Exit status 2 if they cannot be used."""
     from sluicegate import settings as config_file  # noqa: PLC0415
-    from sluicegate.app import connect  # noqa: PLC0415
+    from sluicegate.app import verify  # noqa: PLC0415
     from sluicegate.cli.serve import require_upstreams  # noqa: PLC0415
+    from sluicegate.upstreams.tokenizers import Tokenizers  # noqa: PLC0415
 
     try:
         settings = config_file.load(config)
         require_upstreams(settings)
+        verify(settings)
         for upstream in settings.upstreams:
-            connect(settings, upstream)
+            Tokenizers(settings, upstream)
     except config_file.SettingsError as error:
         refuse(str(error))
     for line in report(settings):
@@ -39,6 +41,11 @@ def check(
 
 def report(settings: "Settings") -> "Iterator[str]":
     """The settings for people; keys masked."""
+    # Here, not at the top: other commands need not wait for these imports.
+    from sluicegate.assistants import configured as assistants  # noqa: PLC0415
+    from sluicegate.workspaces import configured as workspaces  # noqa: PLC0415
+    from sluicegate.workspaces.model import DEFAULT  # noqa: PLC0415
+
     server = settings.server
     yield f"settings file  {settings.source.path or 'none (environment only)'}"
     yield f"listen         {server.host}:{server.port}, {server.workers} worker(s)"
@@ -52,6 +59,16 @@ def report(settings: "Settings") -> "Iterator[str]":
         yield f"key            {key.name}: {masked(key.key.reveal())}"
     for upstream in settings.upstreams:
         yield from _upstream(upstream)
+    rules = workspaces.read(settings)
+    limits = {"context window": rules.context_window, "answer tokens": rules.max_tokens}
+    said = [f"{name} {limit}" for name, limit in limits.items() if limit is not None]
+    models = "all models" if rules.allowed_models is None else ", ".join(rules.allowed_models)
+    said.append(f"plain models: {models if rules.plain_models else 'none'}")
+    yield f"workspace      {'; '.join(said)}"
+    for assistant in assistants.read(settings, DEFAULT, 0):
+        yield f"assistant      {assistant.name}: {', '.join(assistant.spec.model)}"
+        if assistant.spec.locked:
+            yield f"  locked       {', '.join(sorted(assistant.spec.locked))}"
 
 
 def _upstream(upstream: "UpstreamConfig") -> "Iterator[str]":
@@ -62,6 +79,9 @@ def _upstream(upstream: "UpstreamConfig") -> "Iterator[str]":
     yield f"  models       {models}"
     if upstream.aliases:
         yield f"  aliases      {', '.join(f'{public} = {name}' for public, name in upstream.aliases.items())}"
+    if upstream.tokenizers:
+        named = ", ".join(f"{model} = {name}" for model, name in upstream.tokenizers.items())
+        yield f"  tokenizers   {named}"
     yield f"  weight       {upstream.weight}"
     yield (
         f"  timeouts     connect {upstream.connect_timeout:g} s, "
@@ -88,6 +108,8 @@ def warnings(settings: "Settings") -> "Iterator[str]":
         url = urlsplit(upstream.base_url)
         if url.scheme == "http" and not is_loopback(url.hostname or ""):
             yield f"upstream {upstream.name}: plain http to {url.hostname}: key and texts go unencrypted"
+        if url.path in ("", "/"):
+            yield f"upstream {upstream.name}: its base URL has no path; most servers want /v1 at its end"
     strict = all(upstream.models is not None for upstream in settings.upstreams)
     names = {
         name for upstream in settings.upstreams for name in (*(upstream.models or ()), *upstream.aliases)

@@ -22,8 +22,6 @@ HEADER_TIMEOUT_MS = 30_000
 # Of each direction of a connection. The server's 408 KiB would be what a slow reader holds, four times
 # what there is for all the rest of its stream.
 HTTP1_BUFFER_BYTES = 32 * 1024
-# The server would take 16 MiB of headers on HTTP/2.
-HTTP2_HEADER_BYTES = 64 * 1024
 
 
 def serve(
@@ -38,15 +36,17 @@ def serve(
 ) -> None:
     """Run the gateway until it is stopped (Ctrl-C or SIGTERM)."""
     from sluicegate import settings as config_file  # noqa: PLC0415
-    from sluicegate.app import connect  # noqa: PLC0415
+    from sluicegate.app import verify  # noqa: PLC0415
+    from sluicegate.upstreams.tokenizers import Tokenizers  # noqa: PLC0415
 
     try:
         settings = config_file.load(config)
         given = {"host": host, "port": port, "workers": workers, "access_log": access_log}
         settings = settings.with_server({k: v for k, v in given.items() if v is not None})
         require_upstreams(settings)
+        verify(settings)
         for upstream in settings.upstreams:
-            connect(settings, upstream)
+            Tokenizers(settings, upstream)
     except config_file.SettingsError as error:
         refuse(str(error))
     address = resolve(settings.server.host)
@@ -110,8 +110,8 @@ def require_free(address: str, port: int) -> None:
 
 def run(settings: "Settings", address: str) -> None:
     """Listen and serve until a signal ends it."""
-    from granian.constants import Interfaces, Loops, RuntimeModes  # noqa: PLC0415
-    from granian.http import HTTP1Settings, HTTP2Settings  # noqa: PLC0415
+    from granian.constants import HTTPModes, Interfaces, Loops, RuntimeModes  # noqa: PLC0415
+    from granian.http import HTTP1Settings  # noqa: PLC0415
     from granian.log import LogLevels  # noqa: PLC0415
 
     # Imported here, so that workers get it with the fork.
@@ -133,10 +133,12 @@ def run(settings: "Settings", address: str) -> None:
         websockets=False,
         backlog=BACKLOG,
         backpressure=BACKPRESSURE,
+        # While it waits for the bytes that tell HTTP/1.1 from HTTP/2, the server has no timeout: a connection
+        # that says nothing would stay open for ever.
+        http=HTTPModes.http1,
         http1_settings=HTTP1Settings(
             header_read_timeout=HEADER_TIMEOUT_MS, max_buffer_size=HTTP1_BUFFER_BYTES
         ),
-        http2_settings=HTTP2Settings(max_headers_size=HTTP2_HEADER_BYTES),
         log_level=LogLevels.warning,
         log_dictconfig=_log_config(),
         # One dead worker must not end the others.

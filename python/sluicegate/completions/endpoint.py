@@ -4,9 +4,9 @@ from starlette.routing import Route
 
 from sluicegate.chat.endpoint import Endpoint
 from sluicegate.chat.pipeline import Parts, Pipeline
-from sluicegate.completions.prepare import prepare
+from sluicegate.completions.prepare import COMPLETIONS
 
 
 def route(parts: Parts) -> Route:
     """The route of this operation."""
-    return Route("/v1/completions", Endpoint(Pipeline(parts, "completions", prepare)))
+    return Route("/v1/completions", Endpoint(Pipeline(parts, COMPLETIONS)))

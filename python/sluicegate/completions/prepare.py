@@ -1,5 +1,10 @@
-"""The body of a text completion: what holds for chat holds here, `stream_options` included."""
+"""What a text completion takes of an assistant: it has a prompt, but neither messages nor tools."""
 
-from sluicegate.chat.prepare import prepare
+from sluicegate.chat.prepare import Rules
 
-__all__ = ["prepare"]
+COMPLETIONS = Rules(
+    "completions",
+    "completions:write",
+    fields=frozenset({"temperature", "top_p", "stop", "presence_penalty", "frequency_penalty", "seed"}),
+    messages=False,
+)

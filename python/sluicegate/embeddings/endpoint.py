@@ -4,9 +4,9 @@ from starlette.routing import Route
 
 from sluicegate.chat.endpoint import Endpoint
 from sluicegate.chat.pipeline import Parts, Pipeline
-from sluicegate.embeddings.prepare import prepare
+from sluicegate.embeddings.prepare import EMBEDDINGS
 
 
 def route(parts: Parts) -> Route:
     """The route of this operation."""
-    return Route("/v1/embeddings", Endpoint(Pipeline(parts, "embeddings", prepare)))
+    return Route("/v1/embeddings", Endpoint(Pipeline(parts, EMBEDDINGS)))

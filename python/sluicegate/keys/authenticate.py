@@ -1,7 +1,9 @@
 """Credentials of a request → Principal, in constant time."""
 
 import hmac
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+
+import msgspec
 
 from sluicegate import errors
 from sluicegate.keys.model import Principal, digest, is_mistyped, principal
@@ -15,12 +17,15 @@ class Authenticator:
 
     __slots__ = ("_by_digest",)
 
-    def __init__(self, keys: Iterable[tuple[str, str]]) -> None:
-        """`keys`: (name, key) pairs."""
+    def __init__(
+        self, keys: Iterable[tuple[str, str]], models: Mapping[str, tuple[str, ...]] | None = None
+    ) -> None:
+        """`keys`: (name, key) pairs. `models`: by the name of a key, the globs that it is restricted to."""
         self._by_digest: dict[bytes, tuple[bytes, Principal]] = {}
         for name, key in keys:
             text = key.encode()
-            self._by_digest[digest(text)] = (digest(text), principal(name, text))
+            caller = msgspec.structs.replace(principal(name, text), models=(models or {}).get(name))
+            self._by_digest[digest(text)] = (digest(text), caller)
 
     def authenticate(self, authorization: bytes | None, others: tuple[bytes, ...] = ()) -> Principal:
         """The principal of a request; `others` are the values of x-api-key and api-key.

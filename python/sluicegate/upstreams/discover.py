@@ -1,8 +1,8 @@
 """Ask upstreams that have no configured list which models they serve, in the background."""
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import Struct
@@ -20,12 +20,32 @@ PERIOD = 300.0
 FIRST_RETRY = 5.0
 # More models than any server has; the list is kept in memory and copied into each answer.
 _MOST_MODELS = 10_000
+_LONGEST_CONTEXT = 100_000_000
+# The end of the year 9999: what is beyond is no time in seconds.
+_LAST_SECOND = 253_402_300_799
 
-Learn = Callable[[str, tuple[str, ...] | None], None]
+# Model id → when the upstream says it was made (Unix seconds), or None; in the order of its list.
+Models = Mapping[str, int | None]
+Learn = Callable[[str, Models | None], None]
 
 
 class _Card(Struct):
     id: str
+    # Some servers write a float or a text here: that is no reason to refuse the list.
+    created: Any = None
+    # vLLM; OpenRouter, Together and others; Groq; llama.cpp in `meta.n_ctx`. Some put texts or nulls there.
+    max_model_len: object = None
+    context_length: object = None
+    context_window: object = None
+    meta: object = None
+
+    def tokens(self) -> int | None:
+        """The length of the model's context, where the card tells it."""
+        meta = self.meta.get("n_ctx") if isinstance(self.meta, dict) else None
+        for given in (self.max_model_len, self.context_length, self.context_window, meta):
+            if type(given) is int and 0 < given <= _LONGEST_CONTEXT:
+                return given
+        return None
 
 
 class _List(Struct):
@@ -122,16 +142,27 @@ class Discovery:
         self._learn(upstream.name, None)
         return False
 
-    async def _list(self, upstream: Upstream) -> tuple[tuple[str, ...], str]:
-        """The ids that the upstream lists, or none and the cause."""
+    async def _list(self, upstream: Upstream) -> tuple[Models, str]:
+        """What the upstream lists, or nothing and the cause."""
         reply = await self._engine.call(
             upstream.handle, "models", None, first_event_timeout=LIMIT, total_timeout=LIMIT
         )
         if reply.failure is not None:
-            return (), reply.failure.cause
+            return {}, reply.failure.cause
         try:
             cards = _decoder.decode(reply.body).data
         except msgspec.MsgspecError:
-            return (), "upstream_invalid_answer"
-        ids = dict.fromkeys(card.id for card in cards[:_MOST_MODELS] if card.id.isprintable() and card.id)
-        return tuple(ids), "upstream_empty"
+            return {}, "upstream_invalid_answer"
+        found: dict[str, _Card] = {}
+        for card in cards[:_MOST_MODELS]:
+            if card.id and card.id.isprintable():
+                found.setdefault(card.id, card)
+        lengths = {model: tokens for model, card in found.items() if (tokens := card.tokens()) is not None}
+        upstream.learn_context(lengths)
+        return {model: _seconds(card.created) for model, card in found.items()}, "upstream_empty"
+
+
+def _seconds(created: Any) -> int | None:
+    # Not isinstance: `true` is no time.
+    is_time = type(created) in (int, float) and 0 < created <= _LAST_SECOND
+    return int(created) if is_time else None

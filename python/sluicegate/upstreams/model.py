@@ -1,10 +1,12 @@
-"""An upstream at work: its settings, its handle in the core, and its health."""
+"""An upstream at work: its settings, its handle in the core, its quirks, and its health."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from sluicegate.errors import TOO_MANY
 from sluicegate.settings import UpstreamConfig
 from sluicegate.upstreams.health import Health
+from sluicegate.upstreams.profile import PROFILES, Profile, UpstreamKind, kind_of
 
 if TYPE_CHECKING:
     from sluicegate.engine import Failure, Outcome
@@ -17,14 +19,30 @@ _MOST_MODELS = 1024
 class Upstream:
     """One configured server in one worker."""
 
-    __slots__ = ("_refuses_stream_options", "config", "handle", "health", "name")
+    __slots__ = ("_learned", "_refuses_stream_options", "config", "handle", "health", "name", "profile")
 
     def __init__(self, config: UpstreamConfig, handle: "Handle") -> None:
+        """Raises ValueError for a kind that is none."""
         self.config = config
         self.handle = handle
         self.name = config.name
+        self.profile = profile_named(config.kind, config.base_url)
         self.health = Health()
+        self._learned: Mapping[str, int] = {}
         self._refuses_stream_options: frozenset[str] = frozenset()
+
+    @property
+    def denied_params(self) -> tuple[str, ...]:
+        """Fields of a request that are left out here."""
+        return (*self.profile.denied_params, *self.config.denied_params)
+
+    def learn_context(self, lengths: Mapping[str, int]) -> None:
+        """What the server tells of the context lengths of its models, in tokens."""
+        self._learned = lengths
+
+    def context_length(self, model: str) -> int | None:
+        """Tokens of the model's context: as set, else as the server tells; None where nobody knows."""
+        return self.config.context_lengths.get(model) or self._learned.get(model)
 
     def takes_stream_options(self, model: str) -> bool:
         """Older servers refuse `stream_options`; which ones has to be learned, for each model."""
@@ -54,3 +72,16 @@ class Upstream:
 
 # An upstream and the name that it has for the model.
 Candidate = tuple[Upstream, str]
+# In order: the next step only where nobody of one is left; within a step it is a choice by weight.
+Steps = tuple[tuple[Candidate, ...], ...]
+
+
+def profile_named(kind: str | None, base_url: str) -> Profile:
+    """The profile of a configured kind, else of what the base URL tells. Raises ValueError for no kind."""
+    if kind is None:
+        return PROFILES[kind_of(base_url)]
+    known: UpstreamKind
+    for known, profile in PROFILES.items():
+        if known == kind:
+            return profile
+    raise ValueError(f"kind `{kind}` is none of {', '.join(PROFILES)}")

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal
+from urllib.parse import urlsplit
 
 from msgspec import Struct
 
@@ -44,6 +45,10 @@ class Profile(Struct, frozen=True, kw_only=True):
     stream_options: bool | None = None
     # The name of the limit on the answer in a request.
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    # The role of the instructions that an assistant puts first.
+    system_role: Literal["system", "developer"] = "system"
+    # Fields that it answers with an error, so that they are left out.
+    denied_params: tuple[str, ...] = ()
     # GET /models lists all that the server has, so that other names need not be asked for.
     lists_everything: bool = True
     # Loads models on demand: the first event may take minutes.
@@ -63,6 +68,7 @@ PROFILES: Mapping[UpstreamKind, Profile] = MappingProxyType(
             default_base_url="https://api.openai.com/v1",
             stream_options=True,
             max_tokens_field="max_completion_tokens",
+            system_role="developer",
             json_schema=True,
         ),
         "vllm": Profile(
@@ -112,6 +118,7 @@ PROFILES: Mapping[UpstreamKind, Profile] = MappingProxyType(
             default_base_url="https://api.groq.com/openai/v1",
             context="context_window",
             max_tokens_field="max_completion_tokens",
+            denied_params=("logprobs", "logit_bias", "top_logprobs"),
             reasoning_field="reasoning",
         ),
         "deepseek": Profile(
@@ -128,3 +135,20 @@ PROFILES: Mapping[UpstreamKind, Profile] = MappingProxyType(
 def profile_of(kind: UpstreamKind) -> Profile:
     """What is known of a kind."""
     return PROFILES[kind]
+
+
+def kind_of(base_url: str) -> UpstreamKind:
+    """The kind that the host of a base URL tells; «custom» where it tells none."""
+    return _HOSTS.get(_host(base_url), "custom")
+
+
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+
+
+_HOSTS: Mapping[str, UpstreamKind] = {
+    _host(profile.default_base_url): kind for kind, profile in PROFILES.items() if profile.default_base_url
+}

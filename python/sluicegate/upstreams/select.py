@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from sluicegate import errors
 from sluicegate.clock import monotonic
-from sluicegate.upstreams.model import Candidate
+from sluicegate.upstreams.model import Candidate, Steps
 
 # A fifth of the requests plus ten a second may be second tries: enough for one broken server of several,
 # too little to double the load on all of them when all are down.
@@ -39,42 +39,42 @@ class RetryBudget:
         return True
 
 
-def select(candidates: Sequence[Candidate]) -> Candidate:
-    """The candidate to ask first, by weight.
+def select(steps: Steps) -> Candidate:
+    """The candidate to ask first: of the first step, by weight.
 
     Rate-limited ones are never asked early: if that leaves nobody, it is a 429 with the shortest wait.
-    An open breaker only gives way to others: a guess about a server never refuses a request.
+    An open breaker only gives way to others, also of a later step: a guess about a server never refuses a
+    request.
     """
-    first = candidates[0]
-    if len(candidates) == 1 and first[0].health.is_spotless:
-        return first
-    chosen = _choose(candidates)
+    only = steps[0]
+    if len(only) == 1 and only[0][0].health.is_spotless:
+        return only[0]
+    chosen = select_other(steps, ())
     if chosen is None:
         raise errors.rate_limited(
-            shortest_wait_ms(candidates) or 1,
+            shortest_wait_ms(steps) or 1,
             "Every upstream of this model is rate limited. Wait as Retry-After says, then try again.",
         )
     return chosen
 
 
-def select_other(candidates: Sequence[Candidate], tried: Sequence[Candidate]) -> Candidate | None:
+def select_other(steps: Steps, tried: Sequence[Candidate]) -> Candidate | None:
     """The next one after failures; None when nobody is left that may be asked."""
-    return _choose([c for c in candidates if c not in tried])
-
-
-def _choose(candidates: Sequence[Candidate]) -> Candidate | None:
     now = monotonic()
-    ready = [c for c in candidates if not c[0].health.limited_for(c[1], now)]
-    if not ready:
-        return None
-    healthy = [c for c in ready if not c[0].health.is_open(now)]
-    return _weighted(healthy or ready)
+    doubtful: Sequence[Candidate] = ()
+    for step in steps:
+        ready = [c for c in step if c not in tried and not c[0].health.limited_for(c[1], now)]
+        healthy = [c for c in ready if not c[0].health.is_open(now)]
+        if healthy:
+            return _weighted(healthy)
+        doubtful = doubtful or ready
+    return _weighted(doubtful) if doubtful else None
 
 
-def shortest_wait_ms(candidates: Sequence[Candidate]) -> int | None:
+def shortest_wait_ms(steps: Steps) -> int | None:
     """Milliseconds until the first of them may be asked again; None when one may be asked now."""
     now = monotonic()
-    waits = [upstream.health.limited_for(model, now) for upstream, model in candidates]
+    waits = [upstream.health.limited_for(model, now) for step in steps for upstream, model in step]
     return int(min(waits) * 1000) + 1 if all(waits) else None
 
 

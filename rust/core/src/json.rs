@@ -131,10 +131,35 @@ impl<'a> Text<'a> {
     #[inline]
     pub fn decode(&self) -> Cow<'a, str> {
         if self.escaped {
-            Cow::Owned(unescape(self.raw))
+            let mut meant = String::with_capacity(self.raw.len());
+            unescape(self.raw, &mut meant);
+            Cow::Owned(meant)
         } else {
             Cow::Borrowed(self.raw)
         }
+    }
+
+    /// The text that is meant; it lies in `scratch` where there are escapes.
+    #[inline]
+    pub fn resolve<'s>(&self, scratch: &'s mut String) -> &'s str
+    where
+        'a: 's,
+    {
+        if !self.escaped {
+            return self.raw;
+        }
+        scratch.clear();
+        unescape(self.raw, scratch);
+        scratch
+    }
+}
+
+/// Does the text of a string, as it is written between its quotes, mean `other`?
+pub fn means(written: &[u8], other: &str) -> bool {
+    match std::str::from_utf8(written) {
+        Ok(raw) if memchr::memchr(b'\\', written).is_some() => unescape(raw) == other,
+        Ok(raw) => raw == other,
+        Err(_) => false,
     }
 }
 

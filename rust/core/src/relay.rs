@@ -3,17 +3,12 @@
 //! Events are forwarded as the bytes they came in; two things are spliced, the model's name and the usage that
 //! the client did not ask for. `Finished` is reached through a terminal marker only.
 
-use std::ops::Range;
-
 use crate::chat::observe::{Edit, Invalid, Observed, Rules};
+use crate::chat::template::Template;
 use crate::chat::{answer, Operation};
 use crate::error::Error;
-use crate::json::Cursor;
 use crate::sse::decode::{Decoder, Event};
 use crate::sse::encode;
-
-/// Larger events make no template: they are rare, and each open stream keeps one.
-const TEMPLATE_MAX: usize = 4096;
 
 /// What a call asked for, as far as its answer is concerned.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,18 +94,8 @@ struct Reader {
     observed: Observed,
     edits: Vec<Edit>,
     template: Template,
-}
-
-/// The last event that was read in full, where only its generated text is expected to differ in the next one.
-///
-/// An event that equals it before and after that text is valid JSON if the text is the inside of a valid JSON
-/// string, and says nothing else that is new. It saves reading id, model and so on again for each token.
-#[derive(Debug, Default)]
-struct Template {
-    data: Vec<u8>,
-    /// The text inside the quotes; empty at 0 while there is no template.
-    payload: Range<usize>,
-    edits: Vec<Edit>,
+    /// The edits of the template.
+    template_edits: Vec<Edit>,
 }
 
 /// What became of one event.
@@ -133,6 +118,7 @@ impl Relay {
                 observed: Observed::default(),
                 edits: Vec::new(),
                 template: Template::default(),
+                template_edits: Vec::new(),
             },
             choices: plan.choices,
             max_answer_bytes: plan.max_answer_bytes,
@@ -277,7 +263,9 @@ impl Reader {
         }
         self.write(event, out);
         if let (Some(payload), 1, false, false) = (chunk.payload, chunk.choices, chunk.finish, chunk.usage) {
-            self.template.learn(event, payload, &mut self.edits);
+            if event.data_at.is_some() && self.template.learn(event.data, payload) {
+                std::mem::swap(&mut self.template_edits, &mut self.edits);
+            }
         }
         Ok(Step::Event)
     }
@@ -306,46 +294,17 @@ impl Reader {
     fn repeats(&mut self, event: &Event<'_>, out: &mut Vec<u8>) -> bool {
         let (template, data) = (&self.template, event.data);
         let (Some(at), Some(text)) = (event.data_at, template.text(data)) else { return false };
-        self.observed.generated(text);
+        self.observed.generated(text.raw());
         self.observed.events += 1;
-        if template.edits.is_empty() {
+        if self.template_edits.is_empty() {
             event.write_raw(out);
             return true;
         }
-        let moved_by = data.len() as isize - template.data.len() as isize;
+        let moved_by = data.len() as isize - template.len() as isize;
         out.extend_from_slice(&event.raw[..at]);
-        self.rules.splice(data, &template.edits, template.payload.end, moved_by, out);
+        self.rules.splice(data, &self.template_edits, template.payload_end(), moved_by, out);
         out.extend_from_slice(&event.raw[at + data.len()..]);
         out.extend_from_slice(event.rest_of_end());
         true
-    }
-}
-
-impl Template {
-    fn learn(&mut self, event: &Event<'_>, payload: Range<usize>, edits: &mut Vec<Edit>) {
-        if event.data.len() > TEMPLATE_MAX || event.data_at.is_none() {
-            return;
-        }
-        self.data.clear();
-        self.data.extend_from_slice(event.data);
-        self.payload = payload;
-        std::mem::swap(&mut self.edits, edits);
-    }
-
-    /// The inside of the string where `data` differs from the template, if that is all that differs.
-    fn text<'a>(&self, data: &'a [u8]) -> Option<&'a str> {
-        let (before, after) = (&self.data[..self.payload.start], &self.data[self.payload.end..]);
-        if before.is_empty() || data.len() < before.len() + after.len() {
-            return None;
-        }
-        let end = data.len() - after.len();
-        if &data[..before.len()] != before || &data[end..] != after {
-            return None;
-        }
-        // With its quotes, which `before` ends and `after` begins with.
-        let quoted = simdutf8::basic::from_utf8(&data[before.len() - 1..=end]).ok()?;
-        let mut cursor = Cursor::new(quoted);
-        let text = cursor.string().ok()?;
-        (cursor.position() == quoted.len()).then(|| text.raw())
     }
 }

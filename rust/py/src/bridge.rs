@@ -1,6 +1,7 @@
 //! The bridge between tokio and one asyncio loop: the only file that knows asyncio's futures.
 
 use crate::{
+    reactor::Reactor,
     runtime,
     stream::{Link, Stream},
     upstream::{operation, Upstream},
@@ -27,6 +28,7 @@ use sluicegate_core::{
 };
 use std::{
     collections::HashMap,
+    mem::ManuallyDrop,
     panic::{catch_unwind, AssertUnwindSafe},
     sync::{
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -108,17 +110,25 @@ pub struct Bridge {
     open: Arc<OpenCalls>,
     forks: u32,
     closed: AtomicBool,
+    // Leaked after a fork: dropping it would take the parent's sockets out of the epoll set that both share.
+    reactor: ManuallyDrop<Option<Reactor>>,
 }
 
 #[pymethods]
 impl Bridge {
+    /// With `inline`, calls run on the loop's own thread where the system allows it: see `reactor_fileno`.
     #[new]
-    fn new() -> PyResult<Self> {
+    #[pyo3(signature = (*, inline = false))]
+    fn new(py: Python<'_>, inline: bool) -> PyResult<Self> {
+        let wake = Arc::new(Wake::new()?);
+        let kick = wake.clone();
+        let reactor = if inline { Reactor::new(py, move || kick.signal())? } else { None };
         Ok(Bridge {
-            wake: Arc::new(Wake::new()?),
+            wake,
             open: Arc::default(),
             forks: runtime::forks(),
             closed: AtomicBool::new(false),
+            reactor: ManuallyDrop::new(reactor),
         })
     }
 
@@ -131,18 +141,21 @@ impl Bridge {
         self.open.calls.lock().len()
     }
 
-    fn drain(&self, py: Python<'_>) {
-        for completion in self.wake.take() {
-            // One broken callback or panic must not cost the other calls their turn.
-            let settled = catch_unwind(AssertUnwindSafe(|| settle(py, completion)));
-            match settled {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => error.write_unraisable(py, None),
-                Err(_) => PyRuntimeError::new_err("panic while a reply was settled").write_unraisable(py, None),
-            }
-        }
+    fn reactor_fileno(&self) -> Option<i32> {
+        self.reactor.as_ref().map(|r| r.fd)
     }
 
+    /// The reactor has something, or a timer may be due.
+    fn turn(&self, py: Python<'_>) {
+        self.run_calls(true);
+        self.settle_all(py);
+    }
+
+    fn drain(&self, py: Python<'_>) {
+        self.wake.hear();
+        self.run_calls(false);
+        self.settle_all(py);
+    }
     #[pyo3(signature = (cause = "client_closed"))]
     fn cancel_all(&self, cause: &str) {
         for cancel in self.open.calls.lock().values() {
@@ -160,7 +173,8 @@ impl Bridge {
     }
 
     #[pyo3(signature = (upstream, operation, body, future, *, stream = false, public_model = None, hide_usage = false,
-        choices = 1, keep_alive = 0.0, request_id = None, headers = Vec::new(), first_event_timeout = None, total_timeout = None))]
+        choices = 1, keep_alive = 0.0, request_id = None, headers = Vec::new(), first_event_timeout = None, idle_timeout = None,
+        total_timeout = None))]
     #[allow(clippy::too_many_arguments)] // named one by one in Python
     fn exchange(
         &self,
@@ -176,6 +190,7 @@ impl Bridge {
         request_id: Option<&str>,
         headers: Vec<(String, String)>,
         first_event_timeout: Option<f64>,
+        idle_timeout: Option<f64>,
         total_timeout: Option<f64>,
     ) -> PyResult<Call> {
         if self.forks != runtime::forks() {
@@ -187,6 +202,7 @@ impl Bridge {
         let target = upstream.target()?;
         let mut clocks = target.clocks;
         clocks.first_event = limit("first_event_timeout", first_event_timeout)?.unwrap_or(clocks.first_event);
+        clocks.idle = limit("idle_timeout", idle_timeout)?.unwrap_or(clocks.idle);
         clocks.total = limit("total_timeout", total_timeout)?.unwrap_or(clocks.total);
         let mut sent = Vec::with_capacity(headers.len() + 1);
         if let Some(id) = request_id {
@@ -208,18 +224,38 @@ impl Bridge {
             headers: sent,
             clocks,
         };
-        Ok(self.spawn(runtime::handle()?, target, call, future))
+        self.spawn(target, call, future)
     }
 }
 
 impl Bridge {
+    /// What the calls of this thread have to say is settled right after: no need to tell the loop.
+    fn run_calls(&self, io: bool) {
+        if let Some(reactor) = &*self.reactor {
+            self.wake.attended(true);
+            reactor.inline.turn(io);
+            self.wake.attended(false);
+        }
+    }
+
+    fn settle_all(&self, py: Python<'_>) {
+        for completion in self.wake.take() {
+            // One broken callback or panic must not cost the other calls their turn.
+            let settled = catch_unwind(AssertUnwindSafe(|| settle(py, completion)));
+            match settled {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => error.write_unraisable(py, None),
+                Err(_) => PyRuntimeError::new_err("panic while a reply was settled").write_unraisable(py, None),
+            }
+        }
+    }
+
     fn spawn(
         &self,
-        handle: tokio::runtime::Handle,
         target: Arc<sluicegate_core::upstream::target::Target>,
         call: exchange::Call,
         future: Py<PyAny>,
-    ) -> Call {
+    ) -> PyResult<Call> {
         let cancel = Arc::new(Cancel::default());
         let replied = Arc::new(AtomicBool::new(false));
         let id = self.open.next.fetch_add(1, Ordering::Relaxed);
@@ -238,8 +274,19 @@ impl Bridge {
             }
             open.calls.lock().remove(&id);
         };
-        launch(&handle, Box::pin(task));
-        Call { cancel, replied }
+        match &*self.reactor {
+            Some(reactor) => reactor.inline.start(Box::pin(task)),
+            None => launch(&runtime::handle()?, Box::pin(task)),
+        }
+        Ok(Call { cancel, replied })
+    }
+}
+
+impl Drop for Bridge {
+    fn drop(&mut self) {
+        if self.forks == runtime::forks() {
+            drop(self.reactor.take());
+        }
     }
 }
 

@@ -2,10 +2,14 @@
 #![forbid(unsafe_code)]
 
 mod bridge;
+mod chunks;
+mod reactor;
 mod request;
 mod runtime;
 mod shared;
+mod sse;
 mod stream;
+mod tokens;
 mod upstream;
 mod values;
 mod wake;
@@ -19,6 +23,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("RequestError", m.py().get_type::<request::RequestError>())?;
     m.add_function(wrap_pyfunction!(request::scan, m)?)?;
     m.add_class::<request::Request>()?;
+    m.add_class::<request::Recipe>()?;
     m.add_class::<upstream::Upstream>()?;
     m.add_class::<values::Failure>()?;
     m.add_class::<values::Outcome>()?;
@@ -27,5 +32,19 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<stream::Stream>()?;
     m.add_class::<bridge::Call>()?;
     m.add_class::<bridge::Bridge>()?;
+    m.add_class::<tokens::Tokenizer>()?;
+    m.add_class::<tokens::Counter>()?;
+    m.add_class::<tokens::MessageCount>()?;
+    m.add_function(wrap_pyfunction!(tokens::encoding_names, m)?)?;
+    m.add_function(wrap_pyfunction!(tokens::encoding_name_for_model, m)?)?;
+    m.add_function(wrap_pyfunction!(tokens::count_chat, m)?)?;
+    m.add("EventTooLargeError", m.py().get_type::<sse::EventTooLargeError>())?;
+    m.add_class::<sse::Event>()?;
+    m.add_class::<sse::EventDecoder>()?;
+    m.add_class::<sse::EventEncoder>()?;
+    m.add_class::<chunks::Chunk>()?;
+    m.add_class::<chunks::ToolCallDelta>()?;
+    m.add_class::<chunks::Usage>()?;
+    m.add_class::<chunks::Chunks>()?;
     runtime::watch_forks(m.py())
 }

@@ -2,7 +2,8 @@
 
 use pyo3::{create_exception, exceptions::PyValueError, prelude::*, types::PyBytes};
 use sluicegate_core::chat::{
-    rewrite::{rewrite, Edits},
+    compose::{self as core_compose, compose, Field},
+    rewrite::Edits,
     scan::{self as core_scan, Scanned},
 };
 
@@ -59,15 +60,82 @@ impl Request {
         self.scanned.n
     }
     #[getter]
+    fn message_count(&self) -> usize {
+        self.scanned.message_count
+    }
+    #[getter]
+    fn system_count(&self) -> usize {
+        self.scanned.system_count
+    }
+    #[getter]
+    fn media_count(&self) -> usize {
+        self.scanned.media_count
+    }
+    #[getter]
+    fn prompt_bytes(&self) -> usize {
+        self.scanned.prompt_bytes
+    }
+    #[getter]
+    fn input_count(&self) -> usize {
+        self.scanned.input_count
+    }
+    #[getter]
     fn size(&self, py: Python<'_>) -> usize {
         self.body.as_bytes(py).len()
     }
 
-    fn rewrite(&self, py: Python<'_>, model: Option<&str>, include_usage: bool) -> Py<PyBytes> {
+    fn compose(
+        &self,
+        py: Python<'_>,
+        recipe: &Recipe,
+        model: Option<&str>,
+        include_usage: bool,
+        max_tokens: Option<u64>,
+    ) -> (Py<PyBytes>, Vec<String>) {
         let edits = Edits { model, include_usage };
-        match rewrite(self.body.as_bytes(py), &self.scanned, &edits) {
+        let done = compose(self.body.as_bytes(py), &self.scanned, &recipe.inner, &edits, max_tokens);
+        let body = match done.body {
             Some(changed) => PyBytes::new(py, &changed).unbind(),
             None => self.body.clone_ref(py),
+        };
+        (body, done.dropped)
+    }
+}
+
+/// What is done to every request for one assistant at one upstream.
+#[pyclass(frozen, module = "sluicegate._core")]
+pub struct Recipe {
+    inner: core_compose::Recipe,
+}
+
+#[pymethods]
+impl Recipe {
+    #[new]
+    #[pyo3(signature = (*, system_prompt=None, system_role="system", replace_system=false, fields=vec![], denied=vec![],
+                        max_tokens_field=None))]
+    fn new(
+        system_prompt: Option<&str>,
+        system_role: &str,
+        replace_system: bool,
+        fields: Vec<(String, Vec<u8>, bool)>,
+        denied: Vec<String>,
+        max_tokens_field: Option<&str>,
+    ) -> PyResult<Self> {
+        let mut inner = denied.iter().fold(core_compose::Recipe::new(), |recipe, name| recipe.deny(name));
+        for (name, value, locked) in fields {
+            inner = inner.field(Field { name, value, locked });
         }
+        if let Some(text) = system_prompt {
+            inner = inner.system_prompt(system_role, text);
+        }
+        if replace_system {
+            inner = inner.replace_system_messages();
+        }
+        if let Some(name) = max_tokens_field {
+            let wrong =
+                || PyValueError::new_err(format!("max_tokens_field: expected one of {:?}", core_compose::LIMITS));
+            inner = inner.limit_name(name).ok_or_else(wrong)?;
+        }
+        Ok(Recipe { inner })
     }
 }

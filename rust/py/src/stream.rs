@@ -19,7 +19,8 @@ pub struct Link {
 }
 
 struct Attached {
-    send: Py<PyAny>,
+    // Without one, the future is settled when there is something to take.
+    send: Option<Py<PyAny>>,
     future: Py<PyAny>,
 }
 
@@ -40,7 +41,11 @@ impl Link {
         let Some(attached) = self.attached.lock().take() else {
             return Ok(()); // not attached yet: attach() looks for itself
         };
-        let settled = match self.pump(py, &attached.send) {
+        let pumped = match &attached.send {
+            Some(send) => self.pump(py, send),
+            None => return settle(py, &attached.future, Ok(py.None())),
+        };
+        let settled = match pumped {
             Ok(Pumped::Waiting) => {
                 *self.attached.lock() = Some(attached);
                 return Ok(());
@@ -49,15 +54,12 @@ impl Link {
             Ok(Pumped::Ended(outcome)) => Ok(Py::new(py, *outcome)?.into_any()),
             Err(error) => Err(error),
         };
-        let future = attached.future.bind(py);
-        if future.call_method0(intern!(py, "done"))?.is_truthy()? {
-            return Ok(()); // the request's task was cancelled
-        }
-        match settled {
-            Ok(value) => future.call_method1(intern!(py, "set_result"), (value,))?,
-            Err(error) => future.call_method1(intern!(py, "set_exception"), (error,))?,
-        };
-        Ok(())
+        settle(py, &attached.future, settled)
+    }
+
+    /// Settles the future, with None, as soon as the outlet has something new.
+    pub fn wait(&self, future: Py<PyAny>) {
+        *self.attached.lock() = Some(Attached { send: None, future });
     }
 
     fn pump(&self, py: Python<'_>, send: &Py<PyAny>) -> PyResult<Pumped> {
@@ -87,7 +89,7 @@ impl Link {
         match self.pump(py, &send)? {
             Pumped::Ended(outcome) => Ok(Some(*outcome)),
             Pumped::Waiting => {
-                *self.attached.lock() = Some(Attached { send, future });
+                *self.attached.lock() = Some(Attached { send: Some(send), future });
                 Ok(None)
             }
             Pumped::Blocked(pending) => {
@@ -96,6 +98,18 @@ impl Link {
             }
         }
     }
+}
+
+fn settle(py: Python<'_>, future: &Py<PyAny>, result: PyResult<Py<PyAny>>) -> PyResult<()> {
+    let future = future.bind(py);
+    if future.call_method0(intern!(py, "done"))?.is_truthy()? {
+        return Ok(()); // the request's task was cancelled
+    }
+    match result {
+        Ok(value) => future.call_method1(intern!(py, "set_result"), (value,))?,
+        Err(error) => future.call_method1(intern!(py, "set_exception"), (error,))?,
+    };
+    Ok(())
 }
 
 /// One ASGI message. `None`: sent. Otherwise what is left to await.
@@ -176,7 +190,7 @@ impl Stream {
     }
 
     #[pyo3(signature = (cause = "client_closed"))]
-    fn cancel(&self, cause: &str) -> PyResult<()> {
+    pub fn cancel(&self, cause: &str) -> PyResult<()> {
         let Some(outlet) = self.link.outlet.get() else { return Ok(()) };
         match cause {
             "client_closed" => outlet.cancel.client_closed(),

@@ -30,6 +30,8 @@ pub enum Completion {
 pub struct Wake {
     queue: Mutex<Vec<Completion>>,
     signalled: AtomicBool,
+    // Somebody takes from the queue right after this: no need to tell.
+    attended: AtomicBool,
     reader: OwnedFd,
     writer: Option<OwnedFd>,
 }
@@ -37,7 +39,13 @@ pub struct Wake {
 impl Wake {
     pub fn new() -> std::io::Result<Self> {
         let (reader, writer) = descriptor()?;
-        Ok(Wake { queue: Mutex::default(), signalled: AtomicBool::new(false), reader, writer })
+        Ok(Wake {
+            queue: Mutex::default(),
+            signalled: AtomicBool::new(false),
+            attended: AtomicBool::new(false),
+            reader,
+            writer,
+        })
     }
 
     pub fn fd(&self) -> RawFd {
@@ -50,12 +58,16 @@ impl Wake {
             queue.push(completion);
             queue.len()
         };
+        if self.attended.load(Ordering::Acquire) {
+            return;
+        }
         if waiting >= AT_ONCE || !defer(self) {
             self.signal();
         }
     }
 
-    fn signal(&self) {
+    /// Tells the loop, unless it has been told and has not heard yet.
+    pub fn signal(&self) {
         if !self.signalled.swap(true, Ordering::AcqRel) {
             let writer = self.writer.as_ref().unwrap_or(&self.reader);
             // It can only fail when full, and then the loop is being told already.
@@ -63,10 +75,19 @@ impl Wake {
         }
     }
 
-    /// Everything that is ready now.
-    pub fn take(&self) -> Vec<Completion> {
+    /// Somebody will `take` soon, or will not.
+    pub fn attended(&self, soon: bool) {
+        self.attended.store(soon, Ordering::Release);
+    }
+
+    /// The descriptor was found readable: what is said from now on needs a new signal.
+    pub fn hear(&self) {
         let _ = rustix::io::read(&self.reader, &mut [0u8; 64]);
         self.signalled.store(false, Ordering::Release);
+    }
+
+    /// Everything that is ready now.
+    pub fn take(&self) -> Vec<Completion> {
         std::mem::take(&mut *self.queue.lock())
     }
 }

@@ -156,9 +156,9 @@ def test_a_client_that_is_too_slow_times_out_itself(client: OpenAI) -> None:
     started = time.monotonic()
     with pytest.raises(openai.APITimeoutError):
         client.with_options(max_retries=0, timeout=0.3).chat.completions.create(
-            model="scripted", messages=HELLO, extra_body=script({"delay": 3})
+            model="scripted", messages=HELLO, extra_body=script({"delay": 5})
         )
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 5
 
 
 def test_nobody_there_is_a_connection_error() -> None:

@@ -115,7 +115,12 @@ def test_classes_have_nothing_else(name: str) -> None:
     assert members == written
 
 
-@pytest.mark.parametrize("name", sorted(set(CLASSES) - {"RequestError", "Upstream", "Bridge", "SharedTable"}))
+# Those that a program makes by itself.
+MADE = {"RequestError", "Upstream", "Bridge", "Recipe", "Tokenizer", "Counter", "Chunk", "ToolCallDelta", "Usage"}
+MADE |= {"EventDecoder", "EventEncoder", "EventTooLargeError", "SharedTable"}
+
+
+@pytest.mark.parametrize("name", sorted(set(CLASSES) - MADE))
 def test_values_cannot_be_made_in_python(name: str) -> None:
     with pytest.raises(TypeError):
         built(name)()

@@ -41,8 +41,8 @@ pub fn is_json(content_type: &str) -> bool {
 /// What a body is, by its content type; without one, by how it begins.
 pub fn form(content_type: Option<&str>, body: &[u8]) -> Form {
     match content_type {
-        Some(content_type) if is_json(content_type) => return Form::Json,
         Some(content_type) if is_event_stream(content_type) => return Form::Events,
+        Some(content_type) if is_json(content_type) => return Form::Json,
         Some(content_type) if !content_type.trim().is_empty() => return Form::Other,
         _ => {}
     }

@@ -1,10 +1,15 @@
 //! What the gateway knows about the OpenAI bodies of chat, completions and embeddings.
 
 pub mod answer;
+pub mod chunks;
+pub mod compose;
 pub mod convert;
+pub mod delta;
+pub mod joined;
 pub mod observe;
 pub mod rewrite;
 pub mod scan;
+pub(crate) mod template;
 
 /// Which OpenAI endpoint a call belongs to: it decides the checks, not the transport.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -337,7 +337,7 @@ fn payload(cursor: &mut Cursor<'_>, observed: &mut Observed, chunk: &mut Chunk) 
 }
 
 /// Read a `usage` member; true if it is an object.
-fn usage(cursor: &mut Cursor<'_>, observed: &mut Observed) -> Result<bool, JsonError> {
+pub(super) fn usage(cursor: &mut Cursor<'_>, observed: &mut Observed) -> Result<bool, JsonError> {
     if cursor.peek()? != Kind::Object {
         let value = cursor.value()?;
         if !value.is_null() {
@@ -385,7 +385,7 @@ fn more(part: Option<u64>, whole: Option<u64>) -> bool {
 }
 
 /// As SDKs see it: an `error` that is null, false or empty is none.
-fn is_error(value: &Value<'_>) -> bool {
+pub(super) fn is_error(value: &Value<'_>) -> bool {
     match value.kind {
         Kind::Null => false,
         Kind::Bool => value.raw == "true",
@@ -439,13 +439,13 @@ fn decoded_length(raw: &str) -> u64 {
 }
 
 /// The number of the `\uXXXX` at `at`.
-fn escape_unit(bytes: &[u8], at: usize) -> Option<u32> {
+pub(super) fn escape_unit(bytes: &[u8], at: usize) -> Option<u32> {
     let digits = bytes.get(at + 2..at + 6)?;
     digits.iter().try_fold(0, |unit, digit| Some(unit << 4 | char::from(*digit).to_digit(16)?))
 }
 
 /// The same text, of the same length, with `\ufffd` for each half of a surrogate pair that stands alone.
-fn mask_surrogates(text: &str) -> Cow<'_, str> {
+pub(super) fn mask_surrogates(text: &str) -> Cow<'_, str> {
     let bytes = text.as_bytes();
     let (mut masked, mut copied, mut at) = (String::new(), 0, 0);
     while let Some(found) = memchr::memchr(b'\\', bytes.get(at..).unwrap_or_default()) {

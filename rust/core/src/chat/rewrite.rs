@@ -15,22 +15,34 @@ pub struct Edits<'a> {
     pub include_usage: bool,
 }
 
+/// A range of the body, and what stands there instead.
+pub(super) type Splice = (Range<usize>, Vec<u8>);
+
 /// The body with the edits made; `None` where nothing has to change. `scanned` must come from this `body`.
 pub fn rewrite(body: &[u8], scanned: &Scanned, edits: &Edits<'_>) -> Option<Vec<u8>> {
+    apply(body, edit_splices(body, scanned, edits))
+}
+
+pub(super) fn edit_splices(body: &[u8], scanned: &Scanned, edits: &Edits<'_>) -> Vec<Splice> {
     let places = &scanned.places;
     debug_assert_eq!(places.size, body.len(), "another body than the scanned one");
-    let mut splices: [Option<(Range<usize>, Vec<u8>)>; 2] = [None, None];
+    let mut splices = Vec::new();
     if let Some(model) = edits.model.filter(|model| scanned.model.as_deref() != Some(*model)) {
-        splices[0] = Some(model_splice(places.model.clone(), places.inside, model));
+        splices.push(model_splice(places.model.clone(), places.inside, model));
     }
     if edits.include_usage && scanned.stream && !scanned.include_usage {
-        splices[1] = Some(usage_splice(&places.stream_options, places.inside));
+        splices.push(usage_splice(&places.stream_options, places.inside));
     }
-    let mut splices: Vec<_> = splices.into_iter().flatten().collect();
+    splices
+}
+
+/// All splices in one copy; `None` where there are none. They do not overlap.
+pub(super) fn apply(body: &[u8], mut splices: Vec<Splice>) -> Option<Vec<u8>> {
     if splices.is_empty() {
         return None;
     }
-    splices.sort_by_key(|(place, _)| place.start); // stable: two insertions at one place keep their order
+    // Stable: insertions at one place keep their order, and stand before what is cut from there on.
+    splices.sort_by_key(|(place, _)| (place.start, place.end));
     let added: usize = splices.iter().map(|(_, text)| text.len()).sum();
     let mut out = Vec::with_capacity(body.len() + added);
     let mut done = 0;
@@ -43,7 +55,7 @@ pub fn rewrite(body: &[u8], scanned: &Scanned, edits: &Edits<'_>) -> Option<Vec<
     Some(out)
 }
 
-fn model_splice(value: Option<Range<usize>>, inside: usize, model: &str) -> (Range<usize>, Vec<u8>) {
+fn model_splice(value: Option<Range<usize>>, inside: usize, model: &str) -> Splice {
     let mut text = Vec::with_capacity(model.len() + 16);
     match value {
         Some(place) => {
@@ -59,7 +71,7 @@ fn model_splice(value: Option<Range<usize>>, inside: usize, model: &str) -> (Ran
     }
 }
 
-fn usage_splice(options: &StreamOptions, top: usize) -> (Range<usize>, Vec<u8>) {
+fn usage_splice(options: &StreamOptions, top: usize) -> Splice {
     let (place, text) = match options {
         StreamOptions::Absent => (top..top, r#""stream_options":{"include_usage":true},"#),
         StreamOptions::Null(place) => (place.clone(), r#"{"include_usage":true}"#),

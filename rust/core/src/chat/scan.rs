@@ -4,6 +4,7 @@
 //! The rule of the route for unknown fields: they are forwarded untouched, except for those that choose another
 //! server, credential or model behind the gateway's back ([`ROUTING`]), which are refused.
 
+mod messages;
 mod rules;
 
 use std::ops::Range;
@@ -11,13 +12,15 @@ use std::ops::Range;
 use crate::chat::Operation;
 use crate::json::{self, Cursor, JsonError, Keys, Kind, Text};
 
-use rules::{check, cut, empty, inputs, integer, items, missing, refuse, shape_of, too_many, truth, wrong_type};
-use rules::{Refusal, INTEGER_MAX};
+use rules::{check, cut, inputs, integer, missing, refuse, shape_of, truth, wrong_type, Refusal, INTEGER_MAX};
 
-const MAX_MESSAGES: usize = 100_000;
 /// Far above any real request (about 60 fields are documented), and it bounds the memory of the duplicate check.
 const MAX_FIELDS: usize = 1_024;
 const MAX_MODEL_BYTES: usize = 512;
+/// Most requests have fewer, so that one allocation holds them.
+const USUAL_FIELDS: usize = 16;
+/// What a model reads of a request. `input` is that of embeddings.
+const PROMPT: [&str; 7] = ["messages", "tools", "functions", "response_format", "prompt", "suffix", "input"];
 const MAX_N: i64 = 128;
 
 /// Fields by which some servers let a client choose the server, the credential or other models. Who may use
@@ -60,6 +63,15 @@ pub struct Scanned {
     pub n: u64,
     /// Messages of a chat.
     pub message_count: usize,
+    /// Those of them whose role is `system` or `developer`.
+    pub system_count: usize,
+    /// Content parts that are no text: images, audio, files. How many tokens they are, no length tells.
+    pub media_count: usize,
+    /// Bytes, as written, of all that becomes the prompt, media left out: messages, tools, a schema, `prompt`.
+    /// No tokenizer makes more tokens of it than these, but for what a chat template adds.
+    pub prompt_bytes: usize,
+    /// Texts of `prompt` or `input` that are answered each for itself; 1 for a chat.
+    pub input_count: usize,
     pub(super) places: Places,
 }
 
@@ -73,6 +85,38 @@ pub(super) struct Places {
     /// The value of `model`, null included.
     pub model: Option<Range<usize>>,
     pub stream_options: StreamOptions,
+    /// All fields of the body, in its order.
+    pub members: Vec<Member>,
+    /// Just behind the opening bracket of `messages`.
+    pub messages_inside: usize,
+    /// In the order of `messages`.
+    pub system_messages: Vec<SystemMessage>,
+}
+
+/// One field of the body.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Member {
+    /// The key, without its quotes.
+    pub key: Range<usize>,
+    pub value: Range<usize>,
+}
+
+impl Member {
+    /// From the key's first quote to the value's last byte.
+    pub fn span(&self) -> Range<usize> {
+        self.key.start - 1..self.value.end
+    }
+}
+
+/// A message of the role `system` or `developer`, and where its neighbours are: it may have to leave.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct SystemMessage {
+    pub index: usize,
+    pub at: Range<usize>,
+    /// The end of the message before it, or its own start.
+    pub before: usize,
+    /// The start of the message behind it, or its own end.
+    pub after: usize,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -106,6 +150,8 @@ struct Pass<'a> {
     /// The top-level field at which the cursor is.
     field: Option<Text<'a>>,
     found: Scanned,
+    /// Of the content parts that are no text.
+    media_bytes: usize,
     /// `messages`, `prompt` or `input` was there.
     required: bool,
     /// In the order in which they count.
@@ -125,8 +171,13 @@ impl<'a> Pass<'a> {
                 max_tokens: None,
                 n: 1,
                 message_count: 0,
+                system_count: 0,
+                media_count: 0,
+                prompt_bytes: 0,
+                input_count: 1,
                 places: Places { size: text.len(), ..Places::default() },
             },
+            media_bytes: 0,
             required: false,
             token_limits: [("max_completion_tokens", None), ("max_tokens", None), ("max_output_tokens", None)],
         }
@@ -142,6 +193,7 @@ impl<'a> Pass<'a> {
         }
         let mut members = self.cursor.object()?;
         self.found.places.inside = self.cursor.position();
+        self.found.places.members.reserve(USUAL_FIELDS);
         let (mut keys, mut count) = (Keys::default(), 0);
         while let Some(key) = members.next(&mut self.cursor)? {
             self.field = Some(key);
@@ -153,7 +205,16 @@ impl<'a> Pass<'a> {
                 let message = format!("The body has more than {MAX_FIELDS} fields. Send fewer.");
                 return Err(ScanError { code: "invalid_value", message, param: None }.into());
             }
-            self.member(&key.decode())?;
+            let (name, at) = (key.decode(), self.cursor.position());
+            self.member(&name)?;
+            if self.cursor.position() == at {
+                self.cursor.skip()?;
+            }
+            let value = at..self.cursor.position();
+            if PROMPT.contains(&&*name) {
+                self.found.prompt_bytes += value.len();
+            }
+            self.found.places.members.push(Member { key: key.span(), value });
         }
         self.field = None;
         self.cursor.finish()?;
@@ -266,7 +327,7 @@ impl<'a> Pass<'a> {
     fn input(&mut self, name: &str, embeddings: bool) -> Result<(), Refusal> {
         match self.cursor.peek()? {
             Kind::Null => return Ok(self.cursor.skip()?),
-            Kind::Array => inputs(&mut self.cursor, name, embeddings)?,
+            Kind::Array => self.found.input_count = inputs(&mut self.cursor, name, embeddings)?,
             Kind::String => {
                 let text = self.cursor.string()?;
                 if embeddings && text.raw().is_empty() {
@@ -279,68 +340,9 @@ impl<'a> Pass<'a> {
         Ok(())
     }
 
-    fn messages(&mut self) -> Result<(), Refusal> {
-        match self.cursor.peek()? {
-            Kind::Null => return Ok(self.cursor.skip()?),
-            Kind::Array => {}
-            _ => return Err(wrong_type("messages", "an array of objects", &self.cursor.value()?).into()),
-        }
-        let mut items = self.cursor.array()?;
-        let mut count = 0;
-        while items.next(&mut self.cursor)? {
-            if self.cursor.peek()? != Kind::Object {
-                return Err(wrong_type(&format!("messages[{count}]"), "an object", &self.cursor.value()?).into());
-            }
-            if count == MAX_MESSAGES {
-                return Err(too_many("messages", MAX_MESSAGES).into());
-            }
-            self.message(count)?;
-            count += 1;
-        }
-        if count == 0 {
-            return Err(empty("messages").into());
-        }
-        self.found.message_count = count;
-        self.required = true;
-        Ok(())
-    }
-
-    fn message(&mut self, index: usize) -> Result<(), Refusal> {
-        const KNOWN: [&str; 5] = ["role", "content", "tool_calls", "tool_call_id", "name"];
-        let mut seen = [false; KNOWN.len()];
-        let mut role = false;
-        let mut members = self.cursor.object()?;
-        while let Some(key) = members.next(&mut self.cursor)? {
-            let Some(which) = KNOWN.iter().position(|name| key.is(name)) else { continue };
-            let path = || format!("messages[{index}].{}", KNOWN[which]);
-            if std::mem::replace(&mut seen[which], true) {
-                return Err(duplicate(&path()).into());
-            }
-            match (KNOWN[which], self.cursor.peek()?) {
-                ("role", Kind::String) => role = true,
-                ("role", _) => return Err(wrong_type(&path(), "a string", &self.cursor.value()?).into()),
-                (_, Kind::Null) | ("content" | "tool_call_id" | "name", Kind::String) => {}
-                ("content" | "tool_calls", Kind::Array) => {
-                    items(&mut self.cursor, path, usize::MAX, Kind::Object, "an object")?;
-                }
-                (known, _) => {
-                    let expected = match known {
-                        "content" => "a string or an array of objects",
-                        "tool_calls" => "an array of objects",
-                        _ => "a string",
-                    };
-                    return Err(wrong_type(&path(), expected, &self.cursor.value()?).into());
-                }
-            }
-        }
-        if role {
-            return Ok(());
-        }
-        Err(missing(&format!("messages[{index}].role"), "who speaks: system, user, assistant or tool").into())
-    }
-
     /// What can be said only when all fields are known.
     fn conclude(&mut self) -> Result<(), ScanError> {
+        self.found.prompt_bytes -= self.media_bytes;
         if !self.required {
             return match self.operation {
                 Operation::Chat => Err(missing("messages", "the messages of the chat as an array of objects")),

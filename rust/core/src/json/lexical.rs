@@ -117,9 +117,8 @@ pub(super) fn number_end(text: &str, start: usize) -> Result<usize, JsonError> {
     Ok(at)
 }
 
-/// What the checked text between two quotes means.
-pub(super) fn unescape(raw: &str) -> String {
-    let mut out = String::with_capacity(raw.len());
+/// Append what the checked text between two quotes means.
+pub(super) fn unescape(raw: &str, out: &mut String) {
     let mut rest = raw;
     while let Some(at) = memchr::memchr(b'\\', rest.as_bytes()) {
         out.push_str(&rest[..at]);
@@ -139,7 +138,6 @@ pub(super) fn unescape(raw: &str) -> String {
         rest = &rest[end..];
     }
     out.push_str(rest);
-    out
 }
 
 fn code_point(bytes: &[u8], at: usize, end: usize) -> Option<char> {

@@ -3,6 +3,8 @@
 //! Events are slices of the read that holds them whole; only an event cut by the end of a read is copied, into
 //! a buffer that is used again. Bytes are not checked for UTF-8 here: who needs text decides what is wrong text.
 
+use std::borrow::Cow;
+
 use memchr::{memchr, memchr2};
 
 const BOM: [u8; 3] = [0xEF, 0xBB, 0xBF];
@@ -357,13 +359,21 @@ impl Event<'_> {
 
     /// The event as text that owns itself.
     pub fn message(&self) -> Message {
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let text = |bytes: &[u8]| text(bytes).into_owned();
         Message {
             event: text(self.event.unwrap_or(b"message")),
             data: text(self.data),
             id: text(self.id),
             retry: self.retry,
         }
+    }
+}
+
+/// A field as text; wrong UTF-8 is replaced, as the standard says.
+pub fn text(bytes: &[u8]) -> Cow<'_, str> {
+    match simdutf8::basic::from_utf8(bytes) {
+        Ok(text) => Cow::Borrowed(text),
+        Err(_) => String::from_utf8_lossy(bytes),
     }
 }
 

@@ -46,6 +46,26 @@ pub fn message(message: &Message, out: &mut Vec<u8>) {
     event(name, message.data.as_bytes(), out);
 }
 
+/// Writes the events of one stream, each with its id only where that is another than the last one's.
+#[derive(Debug, Default)]
+pub struct Encoder {
+    last_id: String,
+}
+
+impl Encoder {
+    /// Append one event. An id stays in force until another comes, so that one is taken back by an empty one.
+    pub fn push(&mut self, event: &Message, out: &mut Vec<u8>) {
+        if event.id == self.last_id {
+            return message(&Message { id: String::new(), ..event.clone() }, out);
+        }
+        self.last_id.clone_from(&event.id);
+        if event.id.is_empty() {
+            out.extend_from_slice(b"id\n");
+        }
+        message(event, out);
+    }
+}
+
 fn field(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
     let end = memchr2(b'\n', b'\r', value).unwrap_or(value.len());
     out.extend_from_slice(name);

@@ -1,6 +1,6 @@
 //! From a host name to a connection: resolve, guard, connect, TLS, within one clock.
 
-use super::target::Target;
+use super::{resolve::resolve, target::Target};
 use crate::{error::Clock, Error};
 use std::{
     io,
@@ -20,6 +20,10 @@ use tokio_rustls::{
     rustls::{self, pki_types::ServerName, ClientConfig, RootCertStore},
     TlsConnector,
 };
+
+/// So much of a request waits in the kernel beyond what the upstream's window allows.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const UNSENT_MAX: u32 = 128 * 1024;
 
 /// TLS as one upstream needs it.
 pub struct TlsSetup {
@@ -87,31 +91,16 @@ pub async fn connect(target: &Target, by: Instant) -> Result<Stream, Error> {
     let tcp = connect_any(&addresses, by, limit).await?;
     // A streamed request is one small write; waiting to fill a segment only delays it.
     tcp.set_nodelay(true).map_err(|_| Error::Connect)?;
+    // The kernel would take megabytes of a request that nobody reads. What it does not take, hyper knows to be
+    // unsent, and a connection whose upstream answered too early is not used again.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let _ = socket2::SockRef::from(&tcp).set_tcp_notsent_lowat(UNSENT_MAX);
     let Some(tls) = &target.tls else { return Ok(Stream::Plain(tcp)) };
     match timeout_at(by, tls.connector.connect(tls.name.clone(), tcp)).await {
         Ok(Ok(stream)) => Ok(Stream::Tls(Box::new(stream))),
         Ok(Err(_)) => Err(Error::Tls { timed_out: None }),
         Err(_) => Err(Error::Tls { timed_out: Some(limit) }),
     }
-}
-
-/// All addresses of the host, each checked: one forbidden answer refuses the whole name.
-async fn resolve(target: &Target, by: Instant) -> Result<Vec<SocketAddr>, Error> {
-    let addresses: Vec<SocketAddr> = match target.host.parse() {
-        Ok(ip) => vec![SocketAddr::new(ip, target.port)],
-        // getaddrinfo runs on tokio's blocking threads, so a dead resolver holds up no other stream.
-        Err(_) => match timeout_at(by, tokio::net::lookup_host((target.host.as_str(), target.port))).await {
-            Ok(Ok(found)) => found.collect(),
-            Ok(Err(_)) | Err(_) => return Err(Error::Dns),
-        },
-    };
-    if addresses.is_empty() {
-        return Err(Error::Dns);
-    }
-    for address in &addresses {
-        target.guard.check(address.ip())?;
-    }
-    Ok(addresses)
 }
 
 /// One address after the other; each gets an equal part of the time that is left.

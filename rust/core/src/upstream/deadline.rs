@@ -16,7 +16,7 @@ pub struct Clocks {
     pub connect: Duration,
     /// From the request to the first event, or to the head of a plain answer.
     pub first_event: Duration,
-    /// Between events, or for the whole body of a plain answer.
+    /// Between events, or between two parts of a plain answer.
     pub idle: Duration,
     /// The whole call.
     pub total: Duration,

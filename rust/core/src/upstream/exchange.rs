@@ -6,14 +6,21 @@
 use super::{
     deadline::{Clocks, Deadline, Expiry},
     decoding::Decoder,
+    linger::Rest,
     outlet::{Cancel, End, Outcome, Outlet, BATCH},
     pool::Lease,
     request::build,
-    response::{check_framing, early, header_text, midway, reply_headers, ReplyHeaders},
+    response::{check_head, early, header_text, midway, reply_headers, ReplyHeaders},
+    sniff::sniff,
     target::Target,
 };
 use crate::{
-    chat::{answer, convert, observe::Observed, Operation},
+    chat::{
+        answer::{self, Form},
+        convert,
+        observe::Observed,
+        Operation,
+    },
     relay::{Plan, Relay, State},
     Error,
 };
@@ -37,8 +44,6 @@ const INTERIM_MAX: u32 = 16;
 const ERROR_BODY: usize = 4096;
 /// A request up to this size is sent once more when a pooled connection turns out to be closed.
 const REPLAY_MAX: usize = 64 * 1024;
-/// After the end of a stream, for the end of the HTTP body, so that the connection can be used again.
-const LINGER: Duration = Duration::from_secs(1);
 /// Frames read in a row before other streams get their turn.
 const TURN: usize = 32;
 
@@ -103,6 +108,7 @@ pub async fn run<S: Sink>(target: Arc<Target>, call: Call, cancel: Arc<Cancel>, 
         max_answer_bytes: target.max_answer_bytes,
     };
     let tick = if call.stream { call.keep_alive } else { Duration::ZERO };
+    let large = call.body.as_ref().is_some_and(|b| b.len() > REPLAY_MAX);
     let mut exchange = Exchange {
         deadline: Deadline::start(call.clocks, tick),
         relay: Relay::new(plan.clone()),
@@ -112,6 +118,7 @@ pub async fn run<S: Sink>(target: Arc<Target>, call: Call, cancel: Arc<Cancel>, 
         replied: false,
         first_event: None,
         attempts: 0,
+        large,
         target,
         plan,
         call,
@@ -137,6 +144,8 @@ struct Exchange<'s, S: Sink> {
     replied: bool,
     first_event: Option<Duration>,
     attempts: u32,
+    // The request is above `REPLAY_MAX`.
+    large: bool,
 }
 
 /// What is left to do once the answer is complete.
@@ -152,22 +161,15 @@ enum Answered {
     },
 }
 
-/// The HTTP body of a stream that has ended for the client already.
-struct Rest {
-    lease: Lease,
-    head: HeaderMap,
-    body: Incoming,
-}
-
 impl<S: Sink> Exchange<'_, S> {
     async fn answer(&mut self) -> Result<Answered, Error> {
         // Boxed where a phase is over soon: an open stream should hold the state of streaming and no other.
-        let (lease, response) = Box::pin(self.open()).await?;
+        let (mut lease, response) = Box::pin(self.open()).await?;
         // Sent, and never again: a long prompt must not stay in memory for as long as its answer streams.
         self.call.body = None;
-        let (head, body) = response.into_parts();
+        let (head, mut body) = response.into_parts();
         self.relay.enter(State::FirstEvent);
-        check_framing(&head.headers)?;
+        check_head(&head.headers)?;
         let status = head.status;
         if status != StatusCode::OK && !(status.is_success() && status != StatusCode::NO_CONTENT) {
             return Err(Box::pin(self.read_error(status, &head.headers, lease, body)).await);
@@ -176,17 +178,30 @@ impl<S: Sink> Exchange<'_, S> {
         let encoding = header_text(&head.headers, &header::CONTENT_ENCODING);
         let mut decoder = Decoder::new(encoding)?;
         let kind = header_text(&head.headers, &header::CONTENT_TYPE);
-        if self.call.stream && kind.is_some_and(answer::is_event_stream) {
-            return self.relay_stream(lease, head.headers, body, decoder).await;
+        let mut first = Vec::new();
+        let form = match kind.filter(|k| !k.trim().is_empty()) {
+            Some(kind) => answer::form(Some(kind), b""),
+            None if self.call.stream && !body.is_end_stream() => {
+                let form;
+                (first, form) = Box::pin(self.wait(sniff(&mut lease, &mut body, &mut decoder))).await??;
+                form
+            }
+            // Read whole first: `answer::read` looks at all of it.
+            None => Form::Json,
+        };
+        if self.call.stream && form == Form::Events {
+            // Its values hold the buffer that it was read into.
+            drop(head);
+            return self.relay_stream(Rest { lease, body }, decoder, first).await;
         }
-        if body.is_end_stream() {
+        if first.is_empty() && body.is_end_stream() {
             return Err(Error::Empty);
         }
-        if kind.is_some_and(|k| !answer::is_json(k) && !answer::is_event_stream(k)) {
+        if form == Form::Other {
             return Err(Error::BadContentType);
         }
         let kind = kind.map(str::to_owned);
-        let whole = Box::pin(self.read_whole(lease, &head.headers, body, &mut decoder)).await?;
+        let whole = Box::pin(self.read_whole(lease, body, &mut decoder, first)).await?;
         if !self.call.stream {
             let (body, observed) = answer::read(&self.plan, kind.as_deref(), whole)?;
             return Ok(Answered::Plain { body, observed });
@@ -200,7 +215,6 @@ impl<S: Sink> Exchange<'_, S> {
 
     /// Sends the request, once more on a fresh connection where a pooled one was already closed.
     async fn open(&mut self) -> Result<(Lease, Response<Incoming>), Error> {
-        let may_replay = self.call.body.as_ref().is_none_or(|b| b.len() <= REPLAY_MAX);
         loop {
             self.attempts += 1;
             let by = self.deadline.connect_by();
@@ -224,7 +238,7 @@ impl<S: Sink> Exchange<'_, S> {
             match sent {
                 Ok(response) => return Ok((lease, response)),
                 Err(e) => match early(&e, lease.reused) {
-                    Error::ClosedEarly { reused: true } if may_replay && self.attempts < 2 => continue,
+                    Error::ClosedEarly { reused: true } if !self.large && self.attempts < 2 => continue,
                     error => return Err(error),
                 },
             }
@@ -285,8 +299,10 @@ impl<S: Sink> Exchange<'_, S> {
         if let Err(error @ (Error::Cancelled | Error::Shutdown)) = complete {
             return error;
         }
-        if complete == Ok(true) {
-            lease.release(head);
+        // A server often refuses a large request without having read it, and then closes. The next large one must not
+        // meet that connection, for it could not be sent again.
+        if complete == Ok(true) && !self.large {
+            lease.release();
         }
         let text = |name: &str| head.get(name).and_then(|v| v.to_str().ok());
         answer::read_error(
@@ -301,12 +317,11 @@ impl<S: Sink> Exchange<'_, S> {
     async fn read_whole(
         &mut self,
         mut lease: Lease,
-        head: &HeaderMap,
         mut body: Incoming,
         decoder: &mut Decoder,
+        mut whole: Vec<u8>,
     ) -> Result<Vec<u8>, Error> {
         self.deadline.touch();
-        let mut whole = Vec::new();
         poll_fn(|cx| {
             if let Poll::Ready(error) = self.cancel.poll(cx) {
                 return Poll::Ready(Err(error));
@@ -332,7 +347,7 @@ impl<S: Sink> Exchange<'_, S> {
         })
         .await?;
         decoder.finish()?;
-        lease.release(head);
+        lease.release();
         Ok(whole)
     }
 
@@ -348,13 +363,12 @@ impl<S: Sink> Exchange<'_, S> {
         Ok(())
     }
 
-    async fn relay_stream(
-        &mut self,
-        mut lease: Lease,
-        head: HeaderMap,
-        mut body: Incoming,
-        mut decoder: Decoder,
-    ) -> Result<Answered, Error> {
+    /// `first` is what was read of the body already, decoded.
+    async fn relay_stream(&mut self, mut rest: Rest, mut decoder: Decoder, first: Vec<u8>) -> Result<Answered, Error> {
+        if !first.is_empty() && self.feed(&first)? {
+            return Ok(Answered::Stream { observed: None, rest: Some(rest) });
+        }
+        drop(first);
         let mut stalled = false;
         let ended = poll_fn(|cx| {
             if let Poll::Ready(error) = self.cancel.poll(cx) {
@@ -376,13 +390,13 @@ impl<S: Sink> Exchange<'_, S> {
                 if std::mem::take(&mut stalled) {
                     self.deadline.touch();
                 }
-                match lease.poll_frame(&mut body, cx) {
+                match rest.poll_frame(cx) {
                     Poll::Pending => break,
                     Poll::Ready(None) => return Poll::Ready(self.relay.end(&mut self.out).map(|()| true)),
                     Poll::Ready(Some(Err(e))) => return Poll::Ready(Err(midway(&e))),
                     Poll::Ready(Some(Ok(frame))) => {
                         let Ok(data) = frame.into_data() else { continue };
-                        match self.feed(&data, &mut decoder) {
+                        match decoder.decode(&data).and_then(|decoded| self.feed(&decoded)) {
                             Ok(false) => {}
                             Ok(true) => return Poll::Ready(Ok(false)),
                             Err(e) => return Poll::Ready(Err(e)),
@@ -396,10 +410,10 @@ impl<S: Sink> Exchange<'_, S> {
         .await;
         match ended {
             Ok(at_eof) if at_eof => {
-                lease.release(&head);
+                rest.release();
                 Ok(Answered::Stream { observed: None, rest: None })
             }
-            Ok(_) => Ok(Answered::Stream { observed: None, rest: Some(Rest { lease, head, body }) }),
+            Ok(_) => Ok(Answered::Stream { observed: None, rest: Some(rest) }),
             // Cut off without a last event: whether it was complete is still the relay's to say.
             Err(Error::Truncated) => {
                 self.relay.end(&mut self.out).map(|()| Answered::Stream { observed: None, rest: None })
@@ -409,8 +423,8 @@ impl<S: Sink> Exchange<'_, S> {
     }
 
     /// True when the terminal marker was seen.
-    fn feed(&mut self, data: &[u8], decoder: &mut Decoder) -> Result<bool, Error> {
-        let progress = self.relay.push(&decoder.decode(data)?, &mut self.out)?;
+    fn feed(&mut self, decoded: &[u8]) -> Result<bool, Error> {
+        let progress = self.relay.push(decoded, &mut self.out)?;
         if progress.events > 0 {
             self.deadline.touch();
             if self.first_event.is_none() {
@@ -463,7 +477,7 @@ impl<S: Sink> Exchange<'_, S> {
             self.sink.ready(&self.outlet);
         }
         if let Some(rest) = rest {
-            Box::pin(drain_rest(rest)).await;
+            Box::pin(rest.linger()).await;
         }
     }
 
@@ -478,20 +492,5 @@ impl<S: Sink> Exchange<'_, S> {
             duration,
             attempts: self.attempts,
         }
-    }
-}
-
-/// After `[DONE]`: nothing but the end of the HTTP body may come, or the connection is not used again.
-async fn drain_rest(rest: Rest) {
-    let Rest { mut lease, head, mut body } = rest;
-    let silent = poll_fn(|cx| loop {
-        match std::task::ready!(lease.poll_frame(&mut body, cx)) {
-            None => return Poll::Ready(true),
-            Some(Ok(frame)) if frame.data_ref().is_none_or(Bytes::is_empty) => {}
-            Some(_) => return Poll::Ready(false),
-        }
-    });
-    if tokio::time::timeout(LINGER, silent).await == Ok(true) {
-        lease.release(&head);
     }
 }

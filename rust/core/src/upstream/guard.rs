@@ -100,14 +100,26 @@ impl Guard {
 
 /// The address and every IPv4 address hidden in it.
 fn forms(address: IpAddr) -> impl Iterator<Item = IpAddr> {
-    let inner = match address {
-        IpAddr::V4(_) => None,
-        IpAddr::V6(a) => embedded_v4(a).map(IpAddr::V4),
+    let (inner, local) = match address {
+        IpAddr::V4(_) => (None, [None; 4]),
+        IpAddr::V6(a) => (embedded_v4(a), local_nat64(a)),
     };
-    std::iter::once(address).chain(inner)
+    std::iter::once(address).chain(local.into_iter().chain([inner]).flatten().map(IpAddr::V4))
 }
 
-/// v4-mapped, v4-translated, v4-compatible, NAT64 (both prefixes), 6to4 and Teredo carry an IPv4 address.
+/// 64:ff9b:1::/48 (RFC 8215) is for prefixes of a network's own choice: of 48, 56, 64 or 96 bits, and RFC 6052 puts
+/// the IPv4 address elsewhere for each (bits 64 to 71 stay free). Nobody outside knows which, so all are looked at,
+/// but for 0.0.0.0/8: no translator forwards that, and it is what one form reads in the zeros of another.
+fn local_nat64(a: Ipv6Addr) -> [Option<Ipv4Addr>; 4] {
+    let o = a.octets();
+    if o[..6] != [0, 0x64, 0xff, 0x9b, 0, 1] {
+        return [None; 4];
+    }
+    [[o[6], o[7], o[9], o[10]], [o[7], o[9], o[10], o[11]], [o[9], o[10], o[11], o[12]], [o[12], o[13], o[14], o[15]]]
+        .map(|v4| (v4[0] != 0).then(|| Ipv4Addr::from(v4)))
+}
+
+/// v4-mapped, v4-translated, v4-compatible, the well-known NAT64 prefix, 6to4 and Teredo carry an IPv4 address.
 fn embedded_v4(a: Ipv6Addr) -> Option<Ipv4Addr> {
     let s = a.segments();
     let v4 = |hi: u16, lo: u16| Some(Ipv4Addr::from((u32::from(hi) << 16) | u32::from(lo)));
@@ -115,7 +127,6 @@ fn embedded_v4(a: Ipv6Addr) -> Option<Ipv4Addr> {
         [0, 0, 0, 0, 0, 0xffff, hi, lo] | [0, 0, 0, 0, 0xffff, 0, hi, lo] => v4(hi, lo),
         [0, 0, 0, 0, 0, 0, hi, lo] if (hi, lo) != (0, 0) && (hi, lo) != (0, 1) => v4(hi, lo),
         [0x64, 0xff9b, 0, 0, 0, 0, hi, lo] => v4(hi, lo),
-        [0x64, 0xff9b, 1, _, _, _, hi, lo] => v4(hi, lo),
         [0x2002, hi, lo, ..] => v4(hi, lo),
         [0x2001, 0, _, _, _, _, hi, lo] => v4(!hi, !lo),
         _ => None,

@@ -5,7 +5,7 @@
 //! unasked bytes alike. HTTP/2 connections are shared, so each is driven by a task of its own.
 
 use super::{connect::Stream, target::Target};
-use crate::Error;
+use crate::{inline, Error};
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body_util::Full;
@@ -13,7 +13,7 @@ use hyper::{
     body::{Body, Frame, Incoming},
     client::conn::{http1, http2},
 };
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use std::{
     collections::VecDeque,
@@ -28,8 +28,8 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// The head of a response may be this long; it is also the largest read, and so a part of what a client that does
-/// not read can make us hold.
+/// The largest read, and so a part of what a client that does not read can make us hold. A head that does not end
+/// within two of them is refused while it is read; `response.rs` has the exact limit.
 const READ_BUFFER: usize = 32 * 1024;
 /// More headers than this are a flood.
 const HEADERS_MAX: usize = 100;
@@ -52,11 +52,14 @@ struct H1 {
 struct Idle {
     h1: H1,
     until: Instant,
+    // See `inline::owner`.
+    owner: usize,
 }
 
 struct H2 {
     sender: http2::SendRequest<Full<Bytes>>,
     streams: Arc<AtomicUsize>,
+    owner: usize,
 }
 
 #[derive(Default)]
@@ -94,24 +97,25 @@ impl Pool {
     /// A usable idle connection, the one used last first: the others can then grow old and be closed.
     fn take(&self) -> Option<Transport> {
         let mut c = self.connections.lock();
-        let now = Instant::now();
+        let (now, owner) = (Instant::now(), inline::owner());
         while c.idle.front().is_some_and(|i| i.until <= now) {
             c.idle.pop_front();
         }
         while let Some(mut idle) = c.idle.pop_back() {
-            if idle.until > now && idle.h1.is_usable() {
+            if idle.until > now && idle.owner == owner && idle.h1.is_usable() {
                 return Some(Transport::H1(idle.h1));
             }
         }
         c.shared.retain(|h| !h.sender.is_closed());
-        let free = c.shared.iter().find(|h| h.sender.is_ready() && h.streams.load(Ordering::Relaxed) < H2_STREAMS)?;
-        Some(Transport::H2 { sender: free.sender.clone(), streams: free.streams.clone() })
+        let free = |h: &&H2| h.sender.is_ready() && h.streams.load(Ordering::Relaxed) < H2_STREAMS;
+        let shared = c.shared.iter().filter(|h| h.owner == owner).find(free)?;
+        Some(Transport::H2 { sender: shared.sender.clone(), streams: shared.streams.clone() })
     }
 
     fn put(&self, h1: H1, keep: Duration) {
         let mut c = self.connections.lock();
         if c.idle.len() < IDLE_MAX && !keep.is_zero() {
-            c.idle.push_back(Idle { h1, until: Instant::now() + keep });
+            c.idle.push_back(Idle { h1, until: Instant::now() + keep, owner: inline::owner() });
         }
     }
 }
@@ -143,6 +147,9 @@ pub struct Lease {
     transport: Transport,
     /// It came from the pool: the peer may have closed it just now.
     pub reused: bool,
+    // How long it may wait for its next call. Known from the head of the answer, which is not kept for it: header
+    // values are slices of the buffer that the head was read into, 8 KiB for each open stream.
+    keep: Duration,
 }
 
 impl Lease {
@@ -158,7 +165,7 @@ impl Lease {
         if let Transport::H2 { streams, .. } = &transport {
             streams.fetch_add(1, Ordering::Relaxed);
         }
-        Ok(Lease { target: target.clone(), transport, reused })
+        Ok(Lease { target: target.clone(), transport, reused, keep: Duration::ZERO })
     }
 
     /// HTTP/2 wants the full URI and no `Host`.
@@ -168,7 +175,7 @@ impl Lease {
 
     /// Sends the request and waits for the head of the response.
     pub async fn send(&mut self, request: Request<Full<Bytes>>) -> hyper::Result<Response<Incoming>> {
-        match &mut self.transport {
+        let response = match &mut self.transport {
             Transport::Released => std::future::pending().await,
             Transport::H2 { sender, .. } => sender.send_request(request).await,
             Transport::H1(h1) => {
@@ -185,7 +192,9 @@ impl Lease {
                 })
                 .await
             }
-        }
+        }?;
+        self.keep = keep_for(response.headers(), self.target.pool_idle_timeout);
+        Ok(response)
     }
 
     /// The next piece of the body.
@@ -207,11 +216,14 @@ impl Lease {
     }
 
     /// The answer was read to its end: keep the connection where both sides agree to that.
-    pub fn release(mut self, head: &HeaderMap) {
-        let keep = keep_for(head, self.target.pool_idle_timeout);
+    pub fn release(mut self) {
+        // A stream of HTTP/2 is given back by dropping it.
+        if self.is_h2() {
+            return;
+        }
         if let Transport::H1(mut h1) = std::mem::replace(&mut self.transport, Transport::Released) {
             if h1.is_usable() {
-                self.target.pool.put(h1, keep);
+                self.target.pool.put(h1, self.keep);
             }
         }
     }
@@ -247,8 +259,18 @@ async fn open(target: &Arc<Target>, by: Instant) -> Result<Transport, Error> {
     Ok(Transport::H1(H1 { sender, connection: Some(Box::pin(connection)) }))
 }
 
+/// Where HTTP/2 runs its own tasks.
+#[derive(Clone, Copy)]
+struct Spawner;
+
+impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Spawner {
+    fn execute(&self, future: F) {
+        inline::spawn(future);
+    }
+}
+
 async fn open_h2(target: &Arc<Target>, stream: Stream) -> Result<Transport, Error> {
-    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+    let (sender, connection) = http2::Builder::new(Spawner)
         .timer(TokioTimer::new())
         .initial_stream_window_size(H2_WINDOW)
         .initial_connection_window_size(H2_WINDOW * H2_STREAMS as u32)
@@ -259,13 +281,13 @@ async fn open_h2(target: &Arc<Target>, stream: Stream) -> Result<Transport, Erro
         .handshake(TokioIo::new(stream))
         .await
         .map_err(|_| Error::Protocol("the HTTP/2 connection could not be set up"))?;
-    tokio::spawn(async move {
+    inline::spawn(async move {
         // Its error reaches each stream by itself.
         let _ = connection.await;
     });
     let streams = Arc::new(AtomicUsize::new(0));
     let mut c = target.pool.connections.lock();
-    c.shared.push(H2 { sender: sender.clone(), streams: streams.clone() });
+    c.shared.push(H2 { sender: sender.clone(), streams: streams.clone(), owner: inline::owner() });
     Ok(Transport::H2 { sender, streams })
 }
 

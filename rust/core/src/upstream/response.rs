@@ -11,8 +11,16 @@ pub(super) fn header_text<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Opti
     headers.get(name).and_then(|v| v.to_str().ok())
 }
 
-/// A response that states its length twice is where two parsers part ways.
-pub(super) fn check_framing(headers: &HeaderMap) -> Result<(), Error> {
+/// The headers of a response may be this long in sum, with their separators.
+const HEAD_MAX: usize = 32 * 1024;
+
+/// A response that states its length twice is where two parsers part ways. The length of the head is counted here,
+/// because the reader's own limit is that of a buffer, and a read may end beyond it.
+pub(super) fn check_head(headers: &HeaderMap) -> Result<(), Error> {
+    let size: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    if size > HEAD_MAX {
+        return Err(Error::Protocol("its headers are longer than 32 KiB"));
+    }
     let lengths = headers.get_all(header::CONTENT_LENGTH).iter().count();
     if lengths > 1 || (lengths == 1 && headers.contains_key(header::TRANSFER_ENCODING)) {
         return Err(Error::Protocol("it states its length twice"));

@@ -5,6 +5,7 @@ use super::{
     deadline::Clocks,
     guard::{Cidr, Guard},
     pool::Pool,
+    resolve::Lookup,
 };
 use crate::chat::Operation;
 use http::{header::HeaderName, HeaderValue, Uri};
@@ -40,6 +41,7 @@ pub struct Target {
     pub(super) tls: Option<TlsSetup>,
     pub(super) host: String,
     pub(super) port: u16,
+    pub(super) lookup: Lookup,
     pub(super) host_header: HeaderValue,
     // By operation: origin form for HTTP/1.1, absolute for HTTP/2.
     uris: [(Uri, Uri); 4],
@@ -112,6 +114,7 @@ impl Target {
             tls,
             host: url.host,
             port: url.port,
+            lookup: Lookup::default(),
             headers,
             pool_idle_timeout: config.pool_idle_timeout,
             clocks: config.clocks,
@@ -185,6 +188,9 @@ impl BaseUrl {
             split_port(authority).ok_or("base_url: the port is not a number between 1 and 65535".to_owned())?;
         check_host(host).map_err(|what| format!("base_url: {what}"))?;
         let path = path.trim_end_matches('/').to_owned();
+        if path.ends_with("/chat/completions") {
+            return wrong("leave out /chat/completions, which the gateway adds");
+        }
         let uri_ok = path.is_empty() || path.parse::<http::uri::PathAndQuery>().is_ok();
         if !uri_ok || path.split('/').any(|s| s == "." || s == "..") {
             return wrong("its path is not valid");
@@ -273,6 +279,7 @@ mod tests {
             "http://[::1/v1",
             "http://[::1]x/v1",
             "http://h/../v1",
+            "http://h/v1/chat/completions/",
             "http://-h/",
             "http://h..x/",
             "http://\u{ff11}27.0.0.1/",

@@ -155,7 +155,9 @@ pub(super) fn items(
 
 /// `prompt` or `input`: a string, or a list of strings, of token ids, or of lists of token ids. Embeddings also
 /// take a list of objects, which some servers use for images; what is in them is the upstream's to judge.
-pub(super) fn inputs(cursor: &mut Cursor<'_>, name: &str, objects: bool) -> Result<(), Refusal> {
+///
+/// Returns how many texts these are: a list of token ids is one.
+pub(super) fn inputs(cursor: &mut Cursor<'_>, name: &str, objects: bool) -> Result<usize, Refusal> {
     let mut items = cursor.array()?;
     let (mut first, mut count) = (None, 0);
     while items.next(cursor)? {
@@ -188,7 +190,7 @@ pub(super) fn inputs(cursor: &mut Cursor<'_>, name: &str, objects: bool) -> Resu
     if count == 0 {
         return Err(empty(name).into());
     }
-    Ok(())
+    Ok(if first == Some(Kind::Number) { 1 } else { count })
 }
 
 fn token_id(cursor: &mut Cursor<'_>, param: impl FnOnce() -> String) -> Result<(), Refusal> {

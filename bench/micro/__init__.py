@@ -1,0 +1,1 @@
+"""Single parts beside libraries that do the same."""

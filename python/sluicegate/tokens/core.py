@@ -1,0 +1,23 @@
+"""The part of the Rust core that counts tokens.
+
+A second door to `_core` beside `sluicegate.engine`, which imports asyncio: whoever only counts tokens should
+not wait for that.
+"""
+
+from sluicegate._core import (
+    Counter,
+    MessageCount,
+    Tokenizer,
+    count_chat,
+    encoding_name_for_model,
+    encoding_names,
+)
+
+__all__ = [
+    "Counter",
+    "MessageCount",
+    "Tokenizer",
+    "count_chat",
+    "encoding_name_for_model",
+    "encoding_names",
+]

@@ -1,0 +1,492 @@
+//! A vocabulary: the bytes of each token, and the tables that find tokens by their bytes or by their two halves.
+//!
+//! Built at the first use from the bundled file (its format: `scripts/vocabulary`), read-only afterwards.
+
+use super::{bridges::Bridges, prefetch::prefetch};
+use flate2::{Decompress, FlushDecompress, Status};
+
+/// A piece of at most 15 bytes as one number: its bytes, and its length in the highest byte.
+pub(super) type Key = u128;
+/// The longest piece that fits in a [`Key`], in bytes.
+pub(super) const KEY_BYTES: usize = 15;
+/// "There is no such token."
+pub(super) const NONE: u32 = u32::MAX;
+/// Token ids have at most 18 bits; the pair table packs three of them into 54 bits.
+const ID_BITS: u32 = 18;
+
+const LOW_BYTES: [u128; 16] = low_bytes();
+
+const fn low_bytes() -> [u128; 16] {
+    let mut masks = [0; 16];
+    let mut length = 1;
+    while length < 16 {
+        masks[length] = masks[length - 1] << 8 | 0xFF;
+        length += 1;
+    }
+    masks
+}
+
+/// The key of `bytes[at..at + length]`; `length` is at most [`KEY_BYTES`].
+#[inline(always)]
+pub(super) fn key(bytes: &[u8], at: usize, length: usize) -> Key {
+    let loaded = match bytes[at..].first_chunk::<16>() {
+        Some(chunk) => u128::from_le_bytes(*chunk),
+        None => {
+            let mut padded = [0; 16];
+            let rest = &bytes[at..];
+            padded[..rest.len()].copy_from_slice(rest);
+            u128::from_le_bytes(padded)
+        }
+    };
+    loaded & LOW_BYTES[length & 15] | (length as u128) << 120
+}
+
+/// A hash of a key; its high bits are the good ones.
+#[inline(always)]
+#[allow(clippy::cast_possible_truncation)]
+pub(super) fn hash(key: Key) -> u64 {
+    let low = (key as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let high = ((key >> 64) as u64).wrapping_mul(0xD6E8_FEB8_6659_FD93);
+    (low ^ high.rotate_left(32)).wrapping_mul(0xA24B_AED4_963E_E407)
+}
+
+/// How many tokens ahead memory is asked for while the tables are filled.
+const AHEAD: usize = 16;
+
+/// Four keys in one cache line.
+#[derive(Clone)]
+#[repr(align(64))]
+struct Bucket([Key; 4]);
+
+/// Tokens of at most 15 bytes by their key.
+struct ShortTokens {
+    buckets: Vec<Bucket>,
+    ids: Vec<[u32; 4]>,
+    shift: u32,
+}
+
+impl ShortTokens {
+    fn with_room_for(count: usize) -> Self {
+        // 1.5 keys a bucket: 2 % of the buckets overflow into the next one.
+        let buckets = (count / 2).next_power_of_two().max(2);
+        Self {
+            buckets: vec![Bucket([0; 4]); buckets],
+            ids: vec![[NONE; 4]; buckets],
+            shift: 64 - buckets.trailing_zeros(),
+        }
+    }
+
+    fn insert(&mut self, key: Key, id: u32) {
+        let mut at = (hash(key) >> self.shift) as usize;
+        loop {
+            if let Some(free) = self.buckets[at].0.iter().position(|&there| there == 0) {
+                self.buckets[at].0[free] = key;
+                self.ids[at][free] = id;
+                return;
+            }
+            at = (at + 1) & (self.buckets.len() - 1);
+        }
+    }
+
+    fn get(&self, key: Key) -> u32 {
+        let mut at = (hash(key) >> self.shift) as usize;
+        loop {
+            let bucket = &self.buckets[at].0;
+            if let Some(found) = bucket.iter().position(|&there| there == key) {
+                return self.ids[at][found];
+            }
+            if bucket[3] == 0 {
+                return NONE;
+            }
+            at = (at + 1) & (self.buckets.len() - 1);
+        }
+    }
+}
+
+/// Tokens of more than 15 bytes: ids by a hash of the bytes, compared with the bytes themselves.
+struct LongTokens {
+    slots: Vec<u32>,
+    shift: u32,
+}
+
+/// A hash of at least 16 bytes: the first 15, the last 15 and the length.
+pub(super) fn long_hash(bytes: &[u8]) -> u64 {
+    let ends = hash(key(bytes, 0, KEY_BYTES)) ^ hash(key(bytes, bytes.len() - KEY_BYTES, KEY_BYTES)).rotate_left(17);
+    (ends ^ bytes.len() as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+}
+
+/// The merges: (left, right) → the token they join to.
+struct Pairs {
+    /// Indexed by two bytes: where most lookups of a piece begin.
+    bytes: Vec<u32>,
+    /// left << 36 | right << 18 | joined; 0 is free, because no pair joins to token 0.
+    slots: Vec<u64>,
+    shift: u32,
+    /// One bit for each pair, by hash: most pairs that are asked for do not join, and 256 KiB stay near.
+    filter: Vec<u64>,
+}
+
+impl Pairs {
+    fn with_room_for(count: usize) -> Self {
+        let slots = (count * 2).next_power_of_two().max(2);
+        Self {
+            bytes: vec![NONE; 1 << 16],
+            slots: vec![0; slots],
+            shift: 64 - slots.trailing_zeros(),
+            filter: vec![0; 1 << (FILTER_BITS - 6)],
+        }
+    }
+
+    #[inline]
+    fn slot(&self, pair: u64) -> usize {
+        (pair.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> self.shift) as usize
+    }
+
+    fn prefetch(&self, (left, right): (u32, u32)) {
+        let pair = u64::from(left) << ID_BITS | u64::from(right);
+        prefetch(&self.slots[self.slot(pair)]);
+        prefetch(&self.filter[filter_bit(pair) >> 6]);
+    }
+
+    fn insert(&mut self, left: u32, right: u32, joined: u32) {
+        let pair = u64::from(left) << ID_BITS | u64::from(right);
+        let bit = filter_bit(pair);
+        self.filter[bit >> 6] |= 1 << (bit & 63);
+        let mut at = self.slot(pair);
+        while self.slots[at] != 0 {
+            at = (at + 1) & (self.slots.len() - 1);
+        }
+        self.slots[at] = pair << ID_BITS | u64::from(joined);
+    }
+
+    #[inline]
+    #[allow(clippy::cast_possible_truncation)]
+    fn get(&self, left: u32, right: u32) -> u32 {
+        let pair = u64::from(left) << ID_BITS | u64::from(right);
+        let bit = filter_bit(pair);
+        if self.filter[bit >> 6] >> (bit & 63) & 1 == 0 {
+            return NONE;
+        }
+        let mut at = self.slot(pair);
+        loop {
+            let there = self.slots[at];
+            if there >> ID_BITS == pair && there != 0 {
+                return there as u32 & ((1 << ID_BITS) - 1);
+            }
+            if there == 0 {
+                return NONE;
+            }
+            at = (at + 1) & (self.slots.len() - 1);
+        }
+    }
+}
+
+/// 2^21 bits for 200,000 pairs: one in ten others looks like one of them.
+const FILTER_BITS: u32 = 21;
+
+#[inline]
+fn filter_bit(pair: u64) -> usize {
+    (pair.wrapping_mul(0xD6E8_FEB8_6659_FD93) >> (64 - FILTER_BITS)) as usize
+}
+
+/// All ordinary tokens of an encoding. The id of a token is also its rank: the lowest joins first.
+pub(super) struct Vocabulary {
+    /// Where the bytes of token `id` start in `bytes`; `id + 1` is where they end. Ids without a token are empty.
+    offsets: Vec<u32>,
+    bytes: Vec<u8>,
+    /// The two tokens that joined to this one last; both are the token itself for a single byte.
+    halves: Vec<(u32, u32)>,
+    bytewise: [u32; 256],
+    /// The token of each character of two or three bytes, by its number; [`NONE`] where it is no token.
+    characters: Vec<u32>,
+    short: ShortTokens,
+    long: LongTokens,
+    pairs: Pairs,
+    pub(super) bridges: Bridges,
+}
+
+impl Vocabulary {
+    /// Reads a bundled file. `None` means that it is damaged, which a test of all of them rules out.
+    pub(super) fn read(packed: &[u8]) -> Option<Self> {
+        let plain = inflate(packed)?;
+        let file = File::parse(&plain)?;
+        let (offsets, ids) = file.places()?;
+        let count = ids.len();
+        let long_count = file.lengths.iter().filter(|&&length| length as usize > KEY_BYTES).count();
+        let long_slots = (long_count * 2).next_power_of_two().max(2);
+        let mut vocabulary = Self {
+            halves: (0..offsets.len() as u32 - 1).map(|id| (id, id)).collect(),
+            bytes: file.bytes.to_vec(),
+            offsets,
+            bytewise: [NONE; 256],
+            characters: vec![NONE; 1 << 16],
+            short: ShortTokens::with_room_for(count),
+            long: LongTokens { slots: vec![NONE; long_slots], shift: 64 - long_slots.trailing_zeros() },
+            pairs: Pairs::with_room_for(count),
+            bridges: Bridges::new(),
+        };
+        vocabulary.fill(&ids, file.left_lengths)?;
+        Some(vocabulary)
+    }
+
+    /// Fills the tables. Each step asks for the memory of a later one: half of the time to load would be waiting.
+    fn fill(&mut self, ids: &[u32], left_lengths: &[u8]) -> Option<()> {
+        for (at, &id) in ids.iter().enumerate() {
+            if let Some(&ahead) = ids.get(at + AHEAD) {
+                self.prefetch_part(self.range(ahead));
+            }
+            self.enter(id);
+        }
+        for (at, (&id, &left)) in ids.iter().zip(left_lengths).enumerate() {
+            if let (Some(&ahead), Some(&left)) = (ids.get(at + AHEAD), left_lengths.get(at + AHEAD)) {
+                let range = self.range(ahead);
+                let middle = range.start + left as usize;
+                self.prefetch_part(range.start..middle);
+                self.prefetch_part(middle..range.end);
+            }
+            self.find_halves(id, left as usize)?;
+        }
+        for (at, &id) in ids.iter().enumerate() {
+            if let Some(&ahead) = ids.get(at + AHEAD) {
+                self.pairs.prefetch(self.halves(ahead));
+            }
+            let (left, right) = self.halves(id);
+            if left != id {
+                self.pairs.insert(left, right, id);
+            }
+        }
+        Some(())
+    }
+
+    fn prefetch_part(&self, range: std::ops::Range<usize>) {
+        if (1..=KEY_BYTES).contains(&range.len()) {
+            self.prefetch_key(key(&self.bytes, range.start, range.len()));
+        }
+    }
+
+    fn enter(&mut self, id: u32) {
+        let range = self.range(id);
+        let bytes = &self.bytes[range.clone()];
+        self.bridges.insert(bytes);
+        if let [byte] = *bytes {
+            self.bytewise[byte as usize] = id;
+        } else if let Some(point) = single_character(bytes) {
+            self.characters[point] = id;
+        }
+        if bytes.len() <= KEY_BYTES {
+            self.short.insert(key(&self.bytes, range.start, range.len()), id);
+            return;
+        }
+        let mut at = (long_hash(bytes) >> self.long.shift) as usize;
+        while self.long.slots[at] != NONE {
+            at = (at + 1) & (self.long.slots.len() - 1);
+        }
+        self.long.slots[at] = id;
+    }
+
+    fn find_halves(&mut self, id: u32, left_length: usize) -> Option<()> {
+        if left_length == 0 {
+            return Some(());
+        }
+        let (left, right) = self.token(id).split_at_checked(left_length)?;
+        let pair = (self.find(left)?, self.find(right)?);
+        if let [first, second] = *self.token(id) {
+            self.pairs.bytes[usize::from(first) << 8 | usize::from(second)] = id;
+        }
+        self.halves[id as usize] = pair;
+        Some(())
+    }
+
+    fn range(&self, id: u32) -> std::ops::Range<usize> {
+        self.offsets[id as usize] as usize..self.offsets[id as usize + 1] as usize
+    }
+
+    /// The bytes of a token that is in the vocabulary.
+    pub(super) fn token(&self, id: u32) -> &[u8] {
+        &self.bytes[self.range(id)]
+    }
+
+    /// The bytes of a token, where there is one with this id.
+    pub(super) fn get(&self, id: u32) -> Option<&[u8]> {
+        let known = (id as usize) + 1 < self.offsets.len();
+        known.then(|| self.token(id)).filter(|bytes| !bytes.is_empty())
+    }
+
+    /// The largest id.
+    pub(super) fn max_id(&self) -> u32 {
+        self.halves.len() as u32 - 1
+    }
+
+    /// The token with exactly these bytes.
+    pub(super) fn find(&self, bytes: &[u8]) -> Option<u32> {
+        let id = match bytes.len() {
+            0 => NONE,
+            length @ 1..=KEY_BYTES => self.short.get(key(bytes, 0, length)),
+            _ => self.find_long(bytes),
+        };
+        (id != NONE).then_some(id)
+    }
+
+    /// The token with this key, or [`NONE`].
+    #[inline]
+    pub(super) fn find_key(&self, key: Key) -> u32 {
+        self.short.get(key)
+    }
+
+    /// Asks for the memory that [`Self::find_key`] will read.
+    #[inline(always)]
+    pub(super) fn prefetch_key(&self, key: Key) {
+        let at = (hash(key) >> self.short.shift) as usize;
+        prefetch(&self.short.buckets[at]);
+        prefetch(&self.short.ids[at]);
+    }
+
+    fn find_long(&self, bytes: &[u8]) -> u32 {
+        let mut at = (long_hash(bytes) >> self.long.shift) as usize;
+        loop {
+            let id = self.long.slots[at];
+            if id == NONE || self.token(id) == bytes {
+                return id;
+            }
+            at = (at + 1) & (self.long.slots.len() - 1);
+        }
+    }
+
+    /// The token of a single byte.
+    #[inline]
+    pub(super) fn byte(&self, byte: u8) -> u32 {
+        self.bytewise[byte as usize]
+    }
+
+    /// The token that is this one character, or [`NONE`]. Characters of four bytes are not looked up.
+    #[inline]
+    pub(super) fn character(&self, character: &[u8]) -> u32 {
+        match *character {
+            [byte] => self.byte(byte),
+            _ => single_character(character).map_or(NONE, |point| self.characters[point]),
+        }
+    }
+
+    /// What two neighbouring bytes join to, or [`NONE`].
+    #[inline]
+    pub(super) fn join_bytes(&self, left: u8, right: u8) -> u32 {
+        self.pairs.bytes[usize::from(left) << 8 | usize::from(right)]
+    }
+
+    /// What two neighbouring tokens join to, or [`NONE`].
+    #[inline]
+    pub(super) fn join(&self, left: u32, right: u32) -> u32 {
+        self.pairs.get(left, right)
+    }
+
+    /// The two tokens that joined to `id` last; `(id, id)` for a single byte.
+    #[inline]
+    pub(super) fn halves(&self, id: u32) -> (u32, u32) {
+        self.halves[id as usize]
+    }
+}
+
+/// The number of the character that `bytes` are, if it has two or three bytes.
+#[inline]
+fn single_character(bytes: &[u8]) -> Option<usize> {
+    let continues = |byte: u8| byte & 0xC0 == 0x80;
+    match *bytes {
+        [lead @ 0xC2..=0xDF, second] if continues(second) => {
+            Some(usize::from(lead & 0x1F) << 6 | usize::from(second & 0x3F))
+        }
+        [lead @ 0xE0..=0xEF, second, third] if continues(second) && continues(third) => {
+            Some(usize::from(lead & 0x0F) << 12 | usize::from(second & 0x3F) << 6 | usize::from(third & 0x3F))
+        }
+        _ => None,
+    }
+}
+
+fn inflate(packed: &[u8]) -> Option<Vec<u8>> {
+    // The largest bundled vocabulary has 1.8 MB; one buffer of twice that spares the growing.
+    let mut plain = Vec::with_capacity(4 << 20);
+    let status = Decompress::new(true).decompress_vec(packed, &mut plain, FlushDecompress::Finish).ok()?;
+    (status == Status::StreamEnd).then_some(plain)
+}
+
+/// The parts of a bundled file.
+struct File<'a> {
+    runs: Vec<(u32, u32)>,
+    lengths: &'a [u8],
+    left_lengths: &'a [u8],
+    bytes: &'a [u8],
+}
+
+impl<'a> File<'a> {
+    fn parse(plain: &'a [u8]) -> Option<Self> {
+        let mut rest = plain;
+        let count = number(&mut rest)? as usize;
+        let run_count = number(&mut rest)?;
+        let runs = (0..run_count).map(|_| Some((number(&mut rest)?, number(&mut rest)?))).collect::<Option<_>>()?;
+        let (lengths, rest) = rest.split_at_checked(count)?;
+        let (left_lengths, bytes) = rest.split_at_checked(count)?;
+        Some(Self { runs, lengths, left_lengths, bytes })
+    }
+
+    /// Where the bytes of each id start, and the ids in the order of the file.
+    fn places(&self) -> Option<(Vec<u32>, Vec<u32>)> {
+        let mut offsets = vec![0];
+        let mut ids = Vec::with_capacity(self.lengths.len());
+        let mut lengths = self.lengths.iter();
+        let mut end = 0;
+        for &(first, length) in &self.runs {
+            offsets.resize(first as usize + 1, end);
+            for id in first..first + length {
+                end += u32::from(*lengths.next()?);
+                offsets.push(end);
+                ids.push(id);
+            }
+        }
+        let fits = offsets.len() <= 1 << ID_BITS && end as usize == self.bytes.len() && lengths.next().is_none();
+        fits.then_some((offsets, ids))
+    }
+}
+
+fn number(rest: &mut &[u8]) -> Option<u32> {
+    let (number, after) = rest.split_first_chunk()?;
+    *rest = after;
+    Some(u32::from_le_bytes(*number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_encoder_rests_on_holds_for_every_bundled_vocabulary() {
+        let bundled: [&[u8]; 4] = [
+            include_bytes!("data/r50k_base.vocab"),
+            include_bytes!("data/p50k_base.vocab"),
+            include_bytes!("data/cl100k_base.vocab"),
+            include_bytes!("data/o200k_base.vocab"),
+        ];
+        for packed in bundled {
+            let vocabulary = Vocabulary::read(packed).unwrap();
+            for id in 0..=vocabulary.max_id() {
+                let Some(bytes) = vocabulary.get(id) else { continue };
+                assert_eq!(vocabulary.find(bytes), Some(id));
+                let (left, right) = vocabulary.halves(id);
+                if bytes.len() == 1 {
+                    assert_eq!((left, right, vocabulary.byte(bytes[0])), (id, id, id));
+                    continue;
+                }
+                // Every token is what two others join to, and ranks rise: `bpe.rs` needs both.
+                assert!(left < id && right < id, "{id}");
+                assert_eq!([vocabulary.token(left), vocabulary.token(right)].concat(), bytes);
+                assert_eq!(vocabulary.join(left, right), id);
+                assert!(bytes.len() <= 128, "{id}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_damaged_file_is_refused() {
+        let packed = include_bytes!("data/r50k_base.vocab");
+        assert!(Vocabulary::read(&packed[..packed.len() / 2]).is_none());
+        assert!(Vocabulary::read(b"no zlib").is_none());
+    }
+}
