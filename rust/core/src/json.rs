@@ -157,7 +157,11 @@ impl<'a> Text<'a> {
 /// Does the text of a string, as it is written between its quotes, mean `other`?
 pub fn means(written: &[u8], other: &str) -> bool {
     match std::str::from_utf8(written) {
-        Ok(raw) if memchr::memchr(b'\\', written).is_some() => unescape(raw) == other,
+        Ok(raw) if memchr::memchr(b'\\', written).is_some() => {
+            let mut meant = String::with_capacity(raw.len());
+            unescape(raw, &mut meant);
+            meant == other
+        }
         Ok(raw) => raw == other,
         Err(_) => false,
     }
