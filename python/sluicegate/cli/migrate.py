@@ -1,6 +1,5 @@
 """`sluicegate migrate`: make the database's schema, or bring it up to date."""
 
-import asyncio
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -20,6 +19,8 @@ def migrate(
     ] = False,
 ) -> None:
     """Bring the database's schema up to date. On SQLite, `serve` does so itself."""
+    import asyncio  # noqa: PLC0415 (`--help` stays quick)
+
     from sluicegate.storage.errors import StorageError  # noqa: PLC0415
     from sluicegate.storage.location import from_environment  # noqa: PLC0415
 

@@ -73,9 +73,7 @@ def principal(name: str, key: bytes) -> Principal:
 
 
 class Grant(Struct, frozen=True, gc=False):
-    """What a secret is worth: `principal`, unless it is `refused`; until `until` (milliseconds since
-    1970).
-    """
+    """What a secret is worth: `principal`, unless `refused`; until `until` (milliseconds since 1970)."""
 
     principal: Principal
     secret: str
@@ -83,9 +81,7 @@ class Grant(Struct, frozen=True, gc=False):
     refused: Refusal | None = None
 
     def is_over(self, now_ms: int) -> bool:
-        """Whether its time has passed: the key's expiry, or the grace period of a secret that was
-        replaced.
-        """
+        """Whether its time has passed: the key's expiry, or the grace period of a replaced secret."""
         return self.until is not None and now_ms > self.until + CLOCK_SKEW_MS
 
 

@@ -135,9 +135,7 @@ class Database:
 
     @asynccontextmanager
     async def _immediate(self) -> AsyncIterator[AsyncConnection]:
-        """A connection whose transaction writes: SQLite takes its lock at the beginning, not in the
-        middle.
-        """
+        """A connection whose transaction writes: SQLite takes its lock at the beginning."""
         async with self.engine.connect() as connection:
             yield await connection.execution_options(immediate=True)
 
@@ -212,9 +210,7 @@ async def prepare(engine: AsyncEngine, location: Location, *, may_migrate: bool)
 async def _existing_keys(
     connection: AsyncConnection, location: Location, found: str | None
 ) -> Keyring | None:
-    """The keys of a database that has some; a missing or wrong master key is refused before a byte is
-    written.
-    """
+    """The keys of a database that has some. A wrong master key is refused before a byte is written."""
     if found is None or not await migrate.has_keys(connection):
         return None
     master = read_master_key(location)

@@ -72,9 +72,7 @@ class SchemaTooOldError(SchemaError):
 
 
 class SecretsError(StorageError):
-    """The master key is missing, malformed, or not the one of this database; or a stored secret was
-    tampered with.
-    """
+    """The master key is missing, malformed or not this database's; or a stored secret was altered."""
 
 
 def _article(kind: str) -> str:

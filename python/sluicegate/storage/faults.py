@@ -29,9 +29,7 @@ def translated() -> Iterator[None]:
 
 
 def _reason(error: exc.DBAPIError) -> str:
-    """What an operator can act on; from the driver's text only known words are recognised, none is
-    repeated.
-    """
+    """What an operator can act on: the driver's text is searched for known words, and never repeated."""
     said = str(error.orig).lower()
     for words, reason in _REASONS:
         if any(word in said for word in words):

@@ -1,6 +1,4 @@
-"""Answers to creations, kept a day by the client's Idempotency-Key, so that a second try creates nothing
-twice.
-"""
+"""Answers to creations, kept a day by Idempotency-Key: a second try creates nothing twice."""
 
 import hashlib
 

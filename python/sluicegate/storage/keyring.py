@@ -1,6 +1,4 @@
-"""The keys that the master key seals: one per workspace for its secrets, the peppers, and the audit
-chain's.
-"""
+"""The keys that the master key seals: each workspace's own, the peppers, and the audit chain's."""
 
 import os
 from typing import TYPE_CHECKING, Literal

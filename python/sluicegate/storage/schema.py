@@ -113,8 +113,7 @@ key_secrets = Table(
     Column("last_used_at", BigInteger),
 )
 
-# Keys of the gateway itself, sealed by the master key: the peppers of client keys, and the key of the
-# audit chain.
+# Sealed by the master key: the peppers of client keys, and the key of the audit chain.
 platform_keys = Table(
     "platform_keys",
     metadata,

@@ -75,9 +75,7 @@ def read_master_key(location: Location) -> bytes | None:
 
 
 def make_master_key(location: Location) -> bytes:
-    """Make `master.key` in the data directory; another process that does so at the same time wins or loses
-    whole.
-    """
+    """Make `master.key` in the data directory. Of several processes at once, one makes it for all."""
     target = location.master_key_file
     draft = target.with_name(f".master.key.{os.getpid()}.{secrets.token_hex(4)}")
     text = base64.b64encode(os.urandom(KEY_BYTES)) + b"\n"

@@ -1,6 +1,4 @@
-"""The background work of a process with a database: hear of changes made elsewhere, and write what may
-wait.
-"""
+"""The background work of a process with a database: hears of changes, and writes what may wait."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -51,9 +49,7 @@ class Watcher:
             await asyncio.sleep(POLL_SECONDS)
 
     async def look(self) -> None:
-        """Compare the database's generation with the one that was seen last, and the shared file with its
-        path.
-        """
+        """Compare the database's generation with the last one seen, and the shared file with its path."""
         if not self._database.shared.is_current:
             with suppress(StorageError):
                 self._database.reopen_shared()

@@ -1,6 +1,4 @@
-"""Upstreams in the database: whose they are, who may use them, their secrets, and what was learned of
-them.
-"""
+"""Upstreams in the database: their owners, their users, their secrets, and what was learned."""
 
 from typing import Any
 
