@@ -160,8 +160,12 @@ class Gateway:
 
 def verify(settings: Settings) -> None:
     """Everything that `create_app` would find wrong, found before a worker starts. Raises SettingsError."""
+    # Here, not at the top: a worker does not count tokens yet, and need not wait for this import.
+    from sluicegate.upstreams.tokenizers import Tokenizers  # noqa: PLC0415
+
     for config in settings.upstreams:
         Upstream(config, connect(settings, config))
+        Tokenizers(settings, config)
     workspaces.read(settings)
     assistants.read(settings, DEFAULT, 0)
 

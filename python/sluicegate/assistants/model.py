@@ -1,6 +1,6 @@
 """An assistant: a named set-up that a client uses as the `model`."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from msgspec import Meta, Struct
 
@@ -17,22 +17,6 @@ Stop = Annotated[str, Meta(min_length=1, max_length=1000)]
 Tokens = Annotated[int, Meta(ge=1, le=100_000_000)]
 
 # What a client may be locked out of; everything else of an assistant is never the client's to set.
-LOCKABLE = (
-    "model",
-    "system_prompt",
-    "temperature",
-    "max_tokens",
-    "top_p",
-    "stop",
-    "response_format",
-    "tools",
-    "tool_choice",
-    "parallel_tool_calls",
-    "presence_penalty",
-    "frequency_penalty",
-    "seed",
-    "reasoning_effort",
-)
 Lockable = Literal[
     "model",
     "system_prompt",
@@ -49,6 +33,7 @@ Lockable = Literal[
     "seed",
     "reasoning_effort",
 ]
+LOCKABLE: tuple[str, ...] = get_args(Lockable)
 
 
 class AssistantSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -23,14 +23,11 @@ def check(
     from sluicegate import settings as config_file  # noqa: PLC0415
     from sluicegate.app import verify  # noqa: PLC0415
     from sluicegate.cli.serve import require_upstreams  # noqa: PLC0415
-    from sluicegate.upstreams.tokenizers import Tokenizers  # noqa: PLC0415
 
     try:
         settings = config_file.load(config)
         require_upstreams(settings)
         verify(settings)
-        for upstream in settings.upstreams:
-            Tokenizers(settings, upstream)
     except config_file.SettingsError as error:
         refuse(str(error))
     for line in report(settings):

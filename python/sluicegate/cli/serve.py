@@ -37,7 +37,6 @@ def serve(
     """Run the gateway until it is stopped (Ctrl-C or SIGTERM)."""
     from sluicegate import settings as config_file  # noqa: PLC0415
     from sluicegate.app import verify  # noqa: PLC0415
-    from sluicegate.upstreams.tokenizers import Tokenizers  # noqa: PLC0415
 
     try:
         settings = config_file.load(config)
@@ -45,8 +44,6 @@ def serve(
         settings = settings.with_server({k: v for k, v in given.items() if v is not None})
         require_upstreams(settings)
         verify(settings)
-        for upstream in settings.upstreams:
-            Tokenizers(settings, upstream)
     except config_file.SettingsError as error:
         refuse(str(error))
     address = resolve(settings.server.host)
