@@ -7,6 +7,7 @@ unless the name says otherwise. A test compares this stub with the built module.
 from asyncio import Future
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from collections.abc import Set as AbstractSet
+from os import PathLike
 from typing import Any, Literal, Self, final
 
 from typing_extensions import disjoint_base
@@ -277,6 +278,30 @@ class Bridge:
         """
     @property
     def open_calls(self) -> int: ...
+
+@final
+class SharedTable:
+    """The mapped file of one machine's worker processes: atomics that all of them read and write.
+
+    Safe in threads, and after a fork. The file is made with mode 0600 where it is missing, and mended in
+    place where it is damaged; then its generation is one that nobody has seen.
+    """
+
+    def __new__(cls, path: str | PathLike[str]) -> Self:
+        """Raises OSError for a path that cannot be opened, is no ordinary file, or is a symbolic link."""
+    @property
+    def generation(self) -> int:
+        """What is cached under another number may be out of date. One atomic read."""
+    def advance(self) -> int:
+        """Something has changed and is committed. Returns the new generation."""
+    def note(self, row: int) -> int:
+        """The database's own generation is `row`; it counts as a change where it is not the last one noted.
+
+        Returns the generation that is now in force.
+        """
+    @property
+    def is_current(self) -> bool:
+        """Whether the path still leads to the mapped file. Asks the file system."""
 
 @disjoint_base
 class Tokenizer:

@@ -5,6 +5,9 @@ from random import getrandbits
 
 from sluicegate.clock import wall_ns
 
+# The owner of what belongs to the operator and not to a tenant: no tenant's id begins with an underscore.
+PLATFORM = "_platform"
+
 
 class IdSource:
     """Makes ids that sort in the order they were made, also when the wall clock steps back."""

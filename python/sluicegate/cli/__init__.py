@@ -8,6 +8,7 @@ from sluicegate import __version__
 from sluicegate.cli.ask import ask
 from sluicegate.cli.check import check
 from sluicegate.cli.demo import demo
+from sluicegate.cli.migrate import migrate
 from sluicegate.cli.serve import serve
 from sluicegate.cli.tokens import app as tokens
 
@@ -22,6 +23,7 @@ app = typer.Typer(
 )
 app.command()(serve)
 app.command()(check)
+app.command()(migrate)
 app.command()(demo)
 app.add_typer(tokens)
 app.command()(ask)

@@ -8,10 +8,15 @@ from sluicegate.keys.secret import Kind, digest, is_mistyped, mint
 
 __all__ = [
     "CLIENT_SCOPES",
+    "CLOCK_SKEW_MS",
+    "LONGEST_GRACE_MS",
+    "Grant",
     "Key",
     "KeyDraft",
     "KeySecret",
     "Principal",
+    "Refusal",
+    "RoleName",
     "Scope",
     "digest",
     "is_mistyped",
@@ -36,6 +41,12 @@ Scope = Literal[
 # What a key gets that names no scopes: to talk to models.
 CLIENT_SCOPES: tuple[Scope, ...] = ("chat:write", "completions:write", "embeddings:write", "models:read")
 
+# Clocks of several machines differ a little: an expiry is that much later.
+CLOCK_SKEW_MS = 60_000
+# A rotation may leave the old secret valid for so long.
+LONGEST_GRACE_MS = 7 * 86_400_000
+
+Refusal = Literal["revoked", "workspace_deleted"]
 RoleName = Literal["platform_admin", "workspace_admin", "member", "viewer"]
 Millis = Annotated[int, Meta(ge=0, le=1 << 53)]
 
@@ -59,6 +70,19 @@ class Principal(Struct, frozen=True, gc=False):
 def principal(name: str, key: bytes) -> Principal:
     """The principal of a configured key."""
     return Principal(name, f"key_{digest(key).hex()[:12]}")
+
+
+class Grant(Struct, frozen=True, gc=False):
+    """What a secret is worth: `principal`, unless `refused`; until `until` (milliseconds since 1970)."""
+
+    principal: Principal
+    secret: str
+    until: int | None = None
+    refused: Refusal | None = None
+
+    def is_over(self, now_ms: int) -> bool:
+        """Whether its time has passed: the key's expiry, or the grace period of a replaced secret."""
+        return self.until is not None and now_ms > self.until + CLOCK_SKEW_MS
 
 
 class KeyDraft(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

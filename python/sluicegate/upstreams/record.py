@@ -5,11 +5,12 @@ from urllib.parse import urlsplit
 
 from msgspec import Meta, Struct
 
+from sluicegate.settings import Secret
 from sluicegate.upstreams.profile import UpstreamKind
 
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")]
 Model = Annotated[str, Meta(min_length=1, max_length=256)]
-Url = Annotated[str, Meta(pattern=r"^https?://[^\s/?#]+[^\s?#]*\Z", max_length=2048)]
+Url = Annotated[str, Meta(pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?\Z", max_length=2048)]
 Tokens = Annotated[int, Meta(ge=1, le=100_000_000)]
 Seconds = Annotated[float, Meta(gt=0, le=86400)]
 HeaderName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}\Z")]
@@ -84,6 +85,16 @@ class UpstreamRecord(Struct, frozen=True, kw_only=True):
     def origin(self) -> str:
         """Where its secrets may be sent."""
         return origin_of(self.base_url)
+
+
+class Credentials(Struct, frozen=True, kw_only=True):
+    """What is sent to an upstream and to nobody else. Its texts never print."""
+
+    api_key: Secret | None = None
+    headers: dict[str, Secret] = {}
+
+
+NO_CREDENTIALS = Credentials()
 
 
 class LearnedModel(Struct, frozen=True, kw_only=True):

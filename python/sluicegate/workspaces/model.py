@@ -5,8 +5,10 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
-# The owner of what belongs to the operator and not to a tenant: no tenant's id begins with an underscore.
-PLATFORM = "_platform"
+from sluicegate.ids import PLATFORM
+
+__all__ = ["DEFAULT", "PLATFORM", "ContextWindow", "Workspace", "WorkspaceDraft", "WorkspaceSettings"]
+
 # The workspace of the two environment variables and of a settings file without workspaces.
 DEFAULT = "default"
 
@@ -18,7 +20,7 @@ ModelGlob = Annotated[str, Meta(min_length=1, max_length=256)]
 Tokens = Annotated[int, Meta(ge=1, le=100_000_000)]
 Window = Annotated[str, Meta(pattern=r"^([1-9][0-9]{0,7}|[1-9][0-9]?%|100%)\Z")]
 Days = Annotated[int, Meta(ge=0, le=36_500)]
-Url = Annotated[str, Meta(pattern=r"^https?://[^\s/?#]+[^\s?#]*\Z", max_length=2048)]
+Url = Annotated[str, Meta(pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?\Z", max_length=2048)]
 
 
 class ContextWindow(Struct, frozen=True):

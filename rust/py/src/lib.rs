@@ -6,6 +6,7 @@ mod chunks;
 mod reactor;
 mod request;
 mod runtime;
+mod shared;
 mod sse;
 mod stream;
 mod tokens;
@@ -27,6 +28,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<values::Failure>()?;
     m.add_class::<values::Outcome>()?;
     m.add_class::<values::Reply>()?;
+    m.add_class::<shared::SharedTable>()?;
     m.add_class::<stream::Stream>()?;
     m.add_class::<bridge::Call>()?;
     m.add_class::<bridge::Bridge>()?;

@@ -1,0 +1,74 @@
+"""Both databases for every store test: a fresh one for each, copied from a migrated template."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+import postgresql
+from postgresql import Cluster
+from sluicegate.settings import Secret
+from sluicegate.storage.database import Database, make_engine, prepare
+from sluicegate.storage.location import Location
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A real PostgreSQL for the whole run."""
+    with postgresql.running() as found:
+        yield found
+
+
+async def _migrate(location: Location) -> None:
+    location.make_data_dir()
+    engine = make_engine(location)
+    try:
+        await prepare(engine, location, may_migrate=True)
+    finally:
+        await engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data directory with a migrated database."""
+    folder = tmp_path_factory.mktemp("sqlite") / "data"
+    asyncio.run(_migrate(Location(data_dir=folder)))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def postgresql_template(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """A migrated database, and the data directory with its master key."""
+    name = cluster.create()
+    folder = tmp_path_factory.mktemp("postgresql") / "data"
+    asyncio.run(_migrate(Location(data_dir=folder, database_url=Secret(cluster.url(name)))))
+    return name, folder
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def location(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Location]:
+    """Where a fresh, migrated database is; once for each kind."""
+    folder = tmp_path / "data"
+    if request.param == "sqlite":
+        shutil.copytree(request.getfixturevalue("sqlite_template"), folder)
+        yield Location(data_dir=folder)
+        return
+    cluster: Cluster = request.getfixturevalue("cluster")
+    template, source = request.getfixturevalue("postgresql_template")
+    shutil.copytree(source, folder)
+    name = cluster.create(template)
+    yield Location(data_dir=folder, database_url=Secret(cluster.url(name)))
+    cluster.drop(name)
+
+
+@pytest_asyncio.fixture
+async def database(location: Location) -> AsyncIterator[Database]:
+    """The database of `location`, open."""
+    opened = await Database.open(location)
+    yield opened
+    await opened.close()
