@@ -114,6 +114,7 @@ def run(settings: "Settings", address: str) -> None:
     # Imported here, so that workers get it with the fork.
     from sluicegate.app import create_app  # noqa: PLC0415
     from sluicegate.cli.server import CUT_SECONDS, DrainingServer  # noqa: PLC0415
+    from sluicegate.cli.worker import spawn  # noqa: PLC0415
     from sluicegate.clock import wall_seconds  # noqa: PLC0415
 
     server = settings.server
@@ -144,7 +145,8 @@ def run(settings: "Settings", address: str) -> None:
     )
     names = ", ".join(upstream.name for upstream in settings.upstreams)
     typer.echo(f"Sluicegate on http://{_shown(address, server.port)}/v1 · upstreams: {names}")
-    granian.serve(target_loader=partial(create_app, settings, wall_seconds()), wrap_loader=False)
+    target = partial(create_app, settings, wall_seconds())
+    granian.serve(spawn_target=spawn, target_loader=target, wrap_loader=False)
 
 
 def _log_config() -> dict[str, Any]:
