@@ -19,15 +19,27 @@ _MOST_MODELS = 1024
 class Upstream:
     """One configured server in one worker."""
 
-    __slots__ = ("_learned", "_refuses_stream_options", "config", "handle", "health", "name", "profile")
+    __slots__ = (
+        "__weakref__",
+        "_learned",
+        "_refuses_stream_options",
+        "config",
+        "handle",
+        "health",
+        "name",
+        "profile",
+    )
 
-    def __init__(self, config: UpstreamConfig, handle: "Handle") -> None:
-        """Raises ValueError for a kind that is none."""
+    def __init__(self, config: UpstreamConfig, handle: "Handle", health: Health | None = None) -> None:
+        """`health`: of the same server before its configuration changed.
+
+        Raises ValueError for a kind that is none.
+        """
         self.config = config
         self.handle = handle
         self.name = config.name
         self.profile = profile_named(config.kind, config.base_url)
-        self.health = Health()
+        self.health = health or Health()
         self._learned: Mapping[str, int] = {}
         self._refuses_stream_options: frozenset[str] = frozenset()
 
