@@ -44,6 +44,7 @@ from sluicegate.workspaces.model import DEFAULT
 if TYPE_CHECKING:
     from sluicegate.records import Records
     from sluicegate.storage.location import Location
+    from sluicegate.upstreams.survey import Survey
 
 _FIRST_5XX = 500
 
@@ -85,7 +86,9 @@ class Gateway:
         self._location = location
         # Opened in the worker's own event loop; None until the database has answered.
         self.records: Records | None = None
-        kept = KeptUpstreams(open_handle, settings.allow_private_networks, self._log)
+        self.survey: Survey | None = None
+        self._networks = settings.allow_private_networks
+        kept = KeptUpstreams(open_handle, self._networks, self._log)
         self._stored = None if location is None else StoredDirectory(own, kept.take, created)
         self._directory = self._stored or own
         restricted = {key.name: key.models for key in settings.keys if key.models is not None}
@@ -182,6 +185,8 @@ class Gateway:
             self._draining = True
             opening.cancel()
             await self._discovery.stop()
+            if self.survey is not None:
+                await self.survey.stop()
             if self.records is not None:
                 await self.records.close()
             await self._engine.close()
@@ -194,6 +199,7 @@ class Gateway:
             return
         # Here, not at the top: who needs no database must not wait for this import.
         from sluicegate.records import Records  # noqa: PLC0415
+        from sluicegate.upstreams.survey import Survey  # noqa: PLC0415
 
         while self.records is None:
             try:
@@ -203,6 +209,9 @@ class Gateway:
                 await asyncio.sleep(DATABASE_RETRY_SECONDS)
         self.records.start()
         self._keys.grants, stored.spaces = self.records.keys, self.records.spaces
+        database = self.records.database
+        self.survey = Survey(database, self._engine, open_handle, self._networks, self._log)
+        self.survey.start()
 
 
 def verify(settings: Settings) -> None:

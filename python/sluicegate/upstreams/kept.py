@@ -53,6 +53,7 @@ class KeptUpstreams:
                 self._warn(record, str(error))
                 return None
             self._by_id[record.id] = upstream
+        upstream.note_asked(usable.discovered.asked_at, usable.discovered.error)
         upstream.learn_context(
             {m.model: m.context_length for m in usable.discovered.models if m.context_length is not None}
         )
