@@ -311,8 +311,8 @@ async def test_without_the_database_known_keys_have_a_minute(
             # The operator's own way in needs no database.
             assert (await gateway.ask("sk-operator-0123456789", "Of the file")).status == 200
         monkeypatch.undo()
-        await until(lambda: _answers(gateway, acme))
-        assert (await gateway.ask(unused, "Helper")).status == 200
+        await until(lambda: _answers(gateway, unused))
+        assert (await gateway.ask(acme, "Helper")).status == 200
 
 
 async def _is_learned(tenants: Tenants, workspace: str, name: str) -> bool:

@@ -29,6 +29,8 @@ STEP_SECONDS = 1.0
 # And so often without a change whether somebody is due.
 LOOK_SECONDS = 10.0
 _PARALLEL = 8
+# A transaction under way takes milliseconds, unless the database says nothing.
+STOP_SECONDS = 3.0
 _BATCH = 200
 
 
@@ -61,7 +63,8 @@ class Survey:
         for task in self._asking:
             task.cancel()
         if self._task is not None:
-            await asyncio.gather(self._task, return_exceptions=True)
+            await asyncio.wait([self._task], timeout=STOP_SECONDS)
+            self._task.cancel()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
