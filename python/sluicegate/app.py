@@ -64,7 +64,7 @@ class Gateway:
     ) -> None:
         server = settings.server
         self._log = Log(access=server.access_log)
-        self._engine = core.Engine()
+        self._engine = core.Engine(inline=True)
         created = wall_seconds() if started is None else started
         upstreams = [Upstream(config, connect(settings, config)) for config in settings.upstreams]
         workspace = workspaces.read(settings)
