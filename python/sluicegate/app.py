@@ -179,6 +179,8 @@ class Gateway:
         opening = asyncio.create_task(self._open_records())
         # Listening waits a little, so that the first request need not.
         await asyncio.wait([opening], timeout=DATABASE_SECONDS)
+        if opening.done():
+            opening.result()
         try:
             yield
         finally:
