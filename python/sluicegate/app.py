@@ -12,9 +12,10 @@ from sluicegate import engine as core
 from sluicegate import errors
 from sluicegate.assistants import configured as assistants
 from sluicegate.chat import endpoint as chat
+from sluicegate.chat.count import PromptCounter
 from sluicegate.chat.directory import SettingsDirectory, View
 from sluicegate.chat.pipeline import Parts
-from sluicegate.chat.window import ByteEstimate, ContextWindows
+from sluicegate.chat.window import ContextWindows
 from sluicegate.clock import wall_seconds
 from sluicegate.completions import endpoint as completions
 from sluicegate.embeddings import endpoint as embeddings
@@ -34,6 +35,7 @@ from sluicegate.telemetry.logs import Log
 from sluicegate.upstreams.discover import Discovery, Models
 from sluicegate.upstreams.model import Upstream, profile_named
 from sluicegate.upstreams.select import RetryBudget
+from sluicegate.upstreams.tokenizers import check_tokenizers
 from sluicegate.usage.settle import Ledger
 from sluicegate.workspaces import configured as workspaces
 from sluicegate.workspaces.model import DEFAULT
@@ -71,6 +73,7 @@ class Gateway:
         self._directory = SettingsDirectory(view, self._discovery, settings.default_model)
         restricted = {key.name: key.models for key in settings.keys if key.models is not None}
         self._keys = Authenticator(((key.name, key.key.reveal()) for key in settings.keys), restricted)
+        self._counter = PromptCounter(self._log)
         parts = Parts(
             keys=self._keys,
             bodies=BodyReader(server.max_body_bytes, server.body_timeout, server.body_min_rate),
@@ -78,7 +81,7 @@ class Gateway:
             engine=self._engine,
             directory=self._directory,
             make_recipe=core.Recipe,
-            windows=ContextWindows(ByteEstimate(), self._log),
+            windows=ContextWindows(self._counter, self._log),
             budget=RetryBudget(),
             ledger=Ledger(self._log),
             watches=ClientWatches(),
@@ -155,17 +158,15 @@ class Gateway:
             self._draining = True
             await self._discovery.stop()
             await self._engine.close()
+            self._counter.close()
             self._log.close()
 
 
 def verify(settings: Settings) -> None:
     """Everything that `create_app` would find wrong, found before a worker starts. Raises SettingsError."""
-    # Here, not at the top: a worker does not count tokens yet, and need not wait for this import.
-    from sluicegate.upstreams.tokenizers import Tokenizers  # noqa: PLC0415
-
     for config in settings.upstreams:
         Upstream(config, connect(settings, config))
-        Tokenizers(settings, config)
+        check_tokenizers(settings, config)
     workspaces.read(settings)
     assistants.read(settings, DEFAULT, 0)
 
