@@ -31,6 +31,7 @@ WAITING_BYTES = 4 * 1024 * 1024
 FILE_BYTES = 1024 * 1024
 # A tokenizer that cannot be loaded is tried again after so long: its file may have been put right.
 RETRY_SECONDS = 60.0
+MOST_KEPT = 64
 
 
 class PromptCounter:
@@ -66,8 +67,9 @@ class PromptCounter:
         until = monotonic() + self._budget
         try:
             async with asyncio.timeout(self._budget):
-                # A load goes on when this request has waited for long enough: the next one finds it.
-                await asyncio.shield(asyncio.wrap_future(kept.loading))
+                if not kept.loading.done():
+                    # A load goes on when this request has waited for long enough: the next one finds it.
+                    await asyncio.shield(asyncio.wrap_future(kept.loading))
                 return await self._beside(prompt, kept.tokenizer, until)
         except TimeoutError:
             return estimate(prompt)
@@ -95,6 +97,9 @@ class PromptCounter:
         if kept is None or (kept.failed and monotonic() >= kept.retry_at):
             kept = _Kept(self._loading.submit(lambda: self._load(name, candidate)))
             self._kept[name] = kept
+            if len(self._kept) > MOST_KEPT:
+                # The oldest; upstreams that are no more are in nobody's way, but a file has some 100 MB.
+                self._kept.pop(next(iter(self._kept)))
         return kept
 
     def _load(self, name: str, candidate: "Candidate") -> "Encoding | None":
