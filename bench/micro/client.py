@@ -22,6 +22,7 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import openai
@@ -91,7 +92,57 @@ def by_httpx(base_url: str) -> Streamed:
     return run
 
 
-CLIENTS = {"sluicegate": by_sluicegate, "openai": by_openai, "httpx + json": by_httpx}
+class _Bytes(asyncio.Protocol):
+    """Counts what comes, and looks for nothing but the end."""
+
+    def __init__(self) -> None:
+        self.whole: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._size = 0
+        self._tail = b""
+
+    def data_received(self, data: bytes) -> None:
+        self._size += len(data)
+        self._tail = (self._tail + data)[-32:]
+        if b"[DONE]" in self._tail and not self.whole.done():
+            self.whole.set_result(self._size)
+
+    def connection_lost(self, _: Exception | None) -> None:
+        if not self.whole.done():
+            self.whole.set_result(0)
+
+
+def by_sockets(base_url: str) -> Streamed:
+    """What asyncio itself costs: nobody reads HTTP, events or JSON. No client of it can be below."""
+    host, _, port = urlsplit(base_url).netloc.partition(":")
+
+    async def run(model: str) -> int:
+        fields = {
+            "model": model,
+            "stream": True,
+            "messages": QUESTION,
+            "stream_options": {"include_usage": True},
+        }
+        body = json.dumps(fields).encode()
+        head = (
+            f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n"
+        )
+        transport, protocol = await asyncio.get_running_loop().create_connection(_Bytes, host, int(port))
+        transport.write(head.encode() + body)
+        try:
+            return await protocol.whole
+        finally:
+            transport.close()
+
+    return run
+
+
+CLIENTS = {
+    "sluicegate": by_sluicegate,
+    "openai": by_openai,
+    "httpx + json": by_httpx,
+    "bare sockets": by_sockets,
+}
 
 
 async def cpu_of(run: Streamed, model: str, streams: int, chunks: int) -> float:

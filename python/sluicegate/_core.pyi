@@ -445,6 +445,14 @@ def count_chat(body: bytes, model: str, tokenizer: Tokenizer | None) -> MessageC
     Raises ValueError for what is not JSON or has no `messages`.
     """
 
+def count_prompt(
+    operation: str, body: bytes, model: str, tokenizer: Tokenizer, seconds: float
+) -> MessageCount | None:
+    """Count the JSON body of a request to `chat` or `completions`; None if it takes longer than `seconds`.
+
+    The GIL is given up for longer bodies, and not taken before the end. Raises ValueError as `count_chat`.
+    """
+
 @final
 class Usage:
     """Token counts as a server reports them; None where it says nothing credible."""

@@ -12,10 +12,11 @@ from sluicegate import engine as core
 from sluicegate import errors
 from sluicegate.assistants import configured as assistants
 from sluicegate.chat import endpoint as chat
+from sluicegate.chat.count import PromptCounter
 from sluicegate.chat.directory import SettingsDirectory, View
 from sluicegate.chat.pipeline import Parts
 from sluicegate.chat.stored import StoredDirectory
-from sluicegate.chat.window import ByteEstimate, ContextWindows
+from sluicegate.chat.window import ContextWindows
 from sluicegate.clock import wall_seconds
 from sluicegate.completions import endpoint as completions
 from sluicegate.embeddings import endpoint as embeddings
@@ -37,6 +38,7 @@ from sluicegate.upstreams.discover import Discovery, Models
 from sluicegate.upstreams.kept import KeptUpstreams
 from sluicegate.upstreams.model import Upstream, profile_named
 from sluicegate.upstreams.select import RetryBudget
+from sluicegate.upstreams.tokenizers import check_tokenizers
 from sluicegate.usage.settle import Ledger
 from sluicegate.workspaces import configured as workspaces
 from sluicegate.workspaces.model import DEFAULT
@@ -94,6 +96,7 @@ class Gateway:
         restricted = {key.name: key.models for key in settings.keys if key.models is not None}
         self._keys = Authenticator(((key.name, key.key.reveal()) for key in settings.keys), restricted)
         self._keys.grants = None if location is None else NoGrants()
+        self._counter = PromptCounter(self._log)
         parts = Parts(
             keys=self._keys,
             bodies=BodyReader(server.max_body_bytes, server.body_timeout, server.body_min_rate),
@@ -101,7 +104,7 @@ class Gateway:
             engine=self._engine,
             directory=self._directory,
             make_recipe=core.Recipe,
-            windows=ContextWindows(ByteEstimate(), self._log),
+            windows=ContextWindows(self._counter, self._log),
             budget=RetryBudget(),
             ledger=Ledger(self._log),
             watches=ClientWatches(),
@@ -192,6 +195,7 @@ class Gateway:
             if self.records is not None:
                 await self.records.close()
             await self._engine.close()
+            self._counter.close()
             self._log.close()
 
     async def _open_records(self) -> None:
@@ -218,9 +222,6 @@ class Gateway:
 
 def verify(settings: Settings) -> None:
     """Everything that `create_app` would find wrong, found before a worker starts. Raises SettingsError."""
-    # Here, not at the top: a worker does not count tokens yet, and need not wait for this import.
-    from sluicegate.upstreams.tokenizers import Tokenizers  # noqa: PLC0415
-
     try:
         # Of the database's upstreams too, of which there may be none yet.
         core.Upstream("http://localhost/v1", allow_private_networks=list(settings.allow_private_networks))
@@ -229,7 +230,7 @@ def verify(settings: Settings) -> None:
         raise settings.source.error((field,), message) from None
     for config in settings.upstreams:
         Upstream(config, connect(settings, config))
-        Tokenizers(settings, config)
+        check_tokenizers(settings, config)
     workspaces.read(settings)
     assistants.read(settings, DEFAULT, 0)
 

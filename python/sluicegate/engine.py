@@ -38,7 +38,7 @@ from sluicegate._core import (
 )
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop, Future, TimerHandle
+    from asyncio import AbstractEventLoop, Future
 
 __all__ = [
     "Bridge",
@@ -92,24 +92,30 @@ class PendingReply(Struct, frozen=True):
 
 
 class _Ticks:
-    """Has a bridge look at its clocks while calls are open. Holds no loop: it lives as long as its loop."""
+    """Has a bridge look at its clocks while calls are open.
 
-    __slots__ = ("_bridge", "_timer")
+    Keeps no timer: that would hold its loop, and the loop is what this is forgotten with.
+    """
+
+    __slots__ = ("_bridge", "_stopped", "_ticking")
 
     def __init__(self, bridge: Bridge) -> None:
         self._bridge = bridge
-        self._timer: TimerHandle | None = None
+        self._ticking = False
+        self._stopped = False
 
     def begin(self, loop: AbstractEventLoop) -> None:
-        if self._timer is None:
-            self._timer = loop.call_later(TICK_SECONDS, self._tick)
+        if not self._ticking:
+            self._ticking = True
+            loop.call_later(TICK_SECONDS, self._tick)
 
     def stop(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        self._stopped = True
 
     def _tick(self) -> None:
-        self._timer = None
+        self._ticking = False
+        if self._stopped:
+            return
         self._bridge.turn()
         if self._bridge.open_calls:
             self.begin(asyncio.get_running_loop())

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from token_oracles import trained
 
 from sluicegate.tokens import Encoding, count_messages, load_tokenizer
 
@@ -112,3 +113,18 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         file.write_text(content)
         with pytest.raises(ValueError, match=r"bad\.json"):
             load_tokenizer(file)
+
+
+def test_a_text_that_was_counted_is_remembered_for_each_file_alone(tmp_path: Path) -> None:
+    file = tmp_path / "tokenizer.json"
+    messages = [{"role": "user", "content": "some words of English and a few more of them " * 2000}]
+    found = []
+    for text in ("some words of English and a few more of them " * 20, "zzz yyy xxx"):
+        trained("byte_level", [text]).save(str(file))
+        tokenizer = load_tokenizer(file)
+        wanted = tokenizer.count(messages[0]["content"])
+        counts = [count_messages(messages, model="m", tokenizer=tokenizer).tokens for _ in range(2)]
+        assert counts == [wanted + tokenizer.count("user") + 6] * 2
+        found.append(counts[0])
+    # Read again after it has changed, the same path is another tokenizer.
+    assert found[0] != found[1]

@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given as examples
+from hypothesis import strategies as st
 from token_oracles import trained
 from typer.testing import CliRunner, Result
 
 from sluicegate.cli import app
-from sluicegate.tokens import get_encoding
+from sluicegate.cli.tokens import _BREAK
+from sluicegate.tokens import get_encoding, list_encoding_names
 
 COMMAND = [sys.executable, "-m", "sluicegate", "tokens"]
 TEXT = "Hello, wörld! 你好\n"
@@ -75,6 +78,36 @@ def test_encode_and_decode_give_the_text_back(file: Path) -> None:
     assert output("decode", given=str(O200K.encode(TEXT)).encode()) == TEXT
     assert output("decode", given=b"") == ""
     assert tokens("decode", given=str(O200K.encode("字" * 9)[:1]).encode()).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "text", ["word and words\n" * 100_000, "你好" * 250_000, "it's a b\tC d2 e\u0301 f " * 60_000]
+)
+@pytest.mark.parametrize("encoding", ["o200k_base", "r50k_base"])
+def test_what_is_read_in_parts_has_the_tokens_of_the_whole(text: str, encoding: str) -> None:
+    whole = " ".join(map(str, get_encoding(encoding).encode_ordinary(text)))
+    given = text.encode()
+    assert output("encode", "-e", encoding, given=given) == f"{whole}\n"
+    assert output("decode", "-e", encoding, given=whole.encode()) == text
+    # As many tokens as it has, and one less.
+    count = whole.count(" ") + 1
+    for most in (count, count - 1, 7, 0):
+        cut = output("truncate", "-e", encoding, "-n", str(most), given=given)
+        assert cut == get_encoding(encoding).truncate(text, most)
+
+
+@examples(st.text(st.sampled_from("aZ '\n1.é\u0301")), st.sampled_from(list_encoding_names()))
+def test_every_place_where_a_text_may_be_cut(text: str, name: str) -> None:
+    encoding = get_encoding(name)
+    for match in _BREAK.finditer(text):
+        first, second = text[: match.end()], text[match.end() :]
+        assert encoding.encode_ordinary(first) + encoding.encode_ordinary(second) == (
+            encoding.encode_ordinary(text)
+        )
+
+
+def test_a_word_without_an_end_is_no_token() -> None:
+    assert "expected token ids" in refusal("decode", given=b"1" * 3_000_000)
 
 
 def test_special_tokens_only_where_asked() -> None:

@@ -11,10 +11,11 @@ import pytest
 from fakes.asgi import Answer, request
 from fakes.engine import FakeEngine, FakeRecipe, FakeReply, FakeRequest, FakeUpstream
 from sluicegate.assistants.model import Assistant, AssistantSpec
+from sluicegate.chat.count import PromptCounter
 from sluicegate.chat.directory import View
 from sluicegate.chat.pipeline import Parts, Pipeline
 from sluicegate.chat.prepare import CHAT
-from sluicegate.chat.window import ByteEstimate, ContextWindows
+from sluicegate.chat.window import ContextWindows
 from sluicegate.errors import GatewayError
 from sluicegate.http.body import BodyReader
 from sluicegate.http.envelope import Envelope
@@ -103,7 +104,7 @@ class Gateway:
             engine=self.engine,
             directory=self.directory,
             make_recipe=recipe,
-            windows=ContextWindows(ByteEstimate(), log),
+            windows=ContextWindows(PromptCounter(log), log),
             budget=RetryBudget(),
             ledger=Ledger(log),
             watches=ClientWatches(),

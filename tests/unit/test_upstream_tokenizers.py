@@ -8,9 +8,9 @@ import pytest
 from typer.testing import CliRunner
 
 from sluicegate.cli import app
-from sluicegate.settings import Settings, SettingsError, load
+from sluicegate.settings import Settings, SettingsError, UpstreamConfig, load
 from sluicegate.tokens import get_encoding
-from sluicegate.upstreams.tokenizers import Tokenizers
+from sluicegate.upstreams.tokenizers import check_tokenizers, open_tokenizer, tokenizer_name
 
 FILE = """
 [[keys]]
@@ -30,17 +30,43 @@ def settings(tmp_path: Path, tokenizers: str) -> Settings:
     return load(str(file), {})
 
 
-def made(settings: Settings) -> Tokenizers:
-    return Tokenizers(settings, settings.upstreams[0])
+def check(settings: Settings) -> None:
+    check_tokenizers(settings, settings.upstreams[0])
 
 
 def test_settings_win_over_the_name_of_the_model(tmp_path: Path) -> None:
-    found = made(settings(tmp_path, '{ qwen = "cl100k_base", "gpt-4o" = "r50k_base" }'))
-    assert found.of("qwen") is get_encoding("cl100k_base")
-    assert found.of("gpt-4o") is get_encoding("r50k_base")
-    assert found.of("openai/gpt-4o") is get_encoding("o200k_base")
-    assert found.of("llama") is None
-    assert made(settings(tmp_path, "{}")).of("qwen") is None
+    named = settings(tmp_path, '{ qwen = "cl100k_base", "gpt-4o" = "r50k_base" }')
+    check(named)
+    far = named.upstreams[0]
+    assert tokenizer_name(far, "qwen") == "cl100k_base"
+    assert tokenizer_name(far, "gpt-4o") == "r50k_base"
+    assert open_tokenizer("r50k_base") is get_encoding("r50k_base")
+    # Anybody may call a server's model so.
+    assert tokenizer_name(far, "gpt-4") is None
+    assert tokenizer_name(far, "llama") is None
+
+
+@pytest.mark.parametrize(
+    ("base_url", "kind", "model", "name"),
+    [
+        ("https://api.openai.com/v1", None, "gpt-4o", "o200k_base"),
+        ("https://api.openai.com/v1", None, "gpt-3.5-turbo-0125", "cl100k_base"),
+        ("https://api.openai.com/v1", None, "ft:gpt-4o-mini:acme::id", "o200k_base"),
+        ("https://api.openai.com/v1", None, "whatever", None),
+        ("https://proxy.example/v1", "openai", "gpt-4o", "o200k_base"),
+        ("https://proxy.example/v1", "custom", "gpt-4o", None),
+        ("http://10.0.0.1/v1", "vllm", "gpt-4o", None),
+        ("https://acme.openai.azure.com/openai/v1", None, "gpt-4o", "o200k_base"),
+        ("https://openai.azure.com.example/v1", None, "gpt-4o", None),
+        ("https://openrouter.ai/api/v1", None, "openai/gpt-4o", "o200k_base"),
+        ("https://openrouter.ai/api/v1", None, "gpt-4o", None),
+        ("https://openrouter.ai/api/v1", None, "meta/gpt-4o", None),
+    ],
+)
+def test_a_model_name_counts_where_openais_models_are(
+    base_url: str, kind: str | None, model: str, name: str | None
+) -> None:
+    assert tokenizer_name(UpstreamConfig(name="u", base_url=base_url, kind=kind), model) == name
 
 
 def test_wrong_names_and_files_are_named_with_their_line(tmp_path: Path) -> None:
@@ -51,9 +77,9 @@ def test_wrong_names_and_files_are_named_with_their_line(tmp_path: Path) -> None
     ):
         settings(tmp_path, '{ qwen = "absent.json" }')
     with pytest.raises(SettingsError, match=r"s\.toml:10: .*\.qwen: .*bad\.json is not a tokenizer\.json"):
-        made(settings(tmp_path, '{ qwen = "./bad.json" }'))
+        check(settings(tmp_path, '{ qwen = "./bad.json" }'))
     with pytest.raises(SettingsError, match=r"s\.toml:10: .*\.qwen: .*o200k_base"):
-        made(settings(tmp_path, '{ qwen = "o200k" }'))
+        check(settings(tmp_path, '{ qwen = "o200k" }'))
     with pytest.raises(SettingsError, match=r"tokenizers"):
         settings(tmp_path, "5")
 

@@ -1,6 +1,5 @@
 """The context window: does the prompt fit, and how many tokens does it leave to the answer?"""
 
-import asyncio
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from sluicegate import errors
@@ -19,15 +18,13 @@ TEMPLATE_TOKENS = 512
 BYTES_A_TOKEN = 4
 # A picture of 1024 x 1024 is 765 tokens for gpt-4o and 1,000 to 1,400 for the Qwen and Llama families.
 MEDIA_TOKENS = 1024
-# Counting takes about a millisecond for each 16 KiB: beyond that it would hold up every other request.
-OFF_LOOP_BYTES = 16 * 1024
 _MOST_WARNINGS = 1024
 
 
 class Prompt(NamedTuple):
     """What is counted: the body as it goes upstream, and the lengths that are known without reading it."""
 
-    model: str
+    candidate: "Candidate"
     operation: Operation
     body: bytes
     text_bytes: int
@@ -35,10 +32,13 @@ class Prompt(NamedTuple):
 
 
 class TokenCount(NamedTuple):
-    """The tokens of a prompt; `exact` unless it was estimated."""
+    """The tokens of a prompt."""
 
     tokens: int
+    # As the model's server counts them. Where not, they are `counted` by the tokenizer of the model and only
+    # what is around the texts is estimated; or all is, from its length.
     exact: bool
+    counted: bool = False
 
 
 class ToBeCounted(NamedTuple):
@@ -51,26 +51,18 @@ class ToBeCounted(NamedTuple):
 
 
 class TokenCounter(Protocol):
-    """Counts the tokens of a prompt. Called from several threads."""
+    """Counts the tokens of a prompt, without holding up anybody else."""
 
-    def knows(self, model: str) -> bool:
-        """The tokenizer of this model is known: `count` is exact, and needs the body."""
+    def knows(self, candidate: "Candidate") -> bool:
+        """The tokenizer of this model is known, so that `count` needs the body."""
 
-    def count(self, prompt: Prompt) -> TokenCount:
+    async def count(self, prompt: Prompt) -> TokenCount:
         """The tokens of the prompt, as the model will see it."""
 
 
-class ByteEstimate:
-    """Knows no tokenizer: four bytes are a token."""
-
-    def knows(self, model: str) -> bool:
-        """Of no model."""
-        del model
-        return False
-
-    def count(self, prompt: Prompt) -> TokenCount:
-        """An estimate from the lengths alone; `body` may be empty."""
-        return TokenCount(-(-prompt.text_bytes // BYTES_A_TOKEN) + MEDIA_TOKENS * prompt.media, exact=False)
+def estimate(prompt: Prompt) -> TokenCount:
+    """From the lengths alone: four bytes are a token. `body` may be empty."""
+    return TokenCount(-(-prompt.text_bytes // BYTES_A_TOKEN) + MEDIA_TOKENS * prompt.media, exact=False)
 
 
 class ContextWindows:
@@ -125,14 +117,10 @@ class ContextWindows:
 
     async def _count(self, ask: Ask, candidate: "Candidate", recipe: "Recipe") -> TokenCount:
         plan, rules, request = ask
-        model, counter = candidate[1], self._counter
-        known = counter.knows(model)
-        body = request.compose(recipe, model, False, None)[0] if known else b""
+        known = self._counter.knows(candidate)
+        body = request.compose(recipe, candidate[1], False, None)[0] if known else b""
         text = request.prompt_bytes + plan.prompt_bytes
-        prompt = Prompt(model, rules.operation, body, text, request.media_count)
-        if len(body) < OFF_LOOP_BYTES:
-            return counter.count(prompt)
-        return await asyncio.to_thread(counter.count, prompt)
+        return await self._counter.count(Prompt(candidate, rules.operation, body, text, request.media_count))
 
     def _warn(self, plan: "Plan", candidate: "Candidate") -> None:
         """Say once that a percentage has nothing to be a percentage of."""
@@ -157,14 +145,23 @@ def _too_long(ask: Ask, window: int, count: TokenCount, own: int | None) -> erro
     chat = rules.operation == "chat"
     what = "messages" if chat else "prompt"
     about = "" if count.exact else "about "
-    how = "" if count.exact else " (estimated from their length)" if chat else " (estimated from its length)"
     rule = plan.view.settings.context_window
     # Whose window it is decides whom to ask for a larger one.
     whose = "" if rule is None or window == own else f", as this workspace sets it ({rule})"
     shorten = "Shorten the messages or leave out the oldest" if chat else "Shorten the prompt"
     message = (
         f"This model's maximum context length is {window} tokens{whose}, but your {what} have {about}"
-        f"{count.tokens} tokens{how}, which leaves none for the answer. {shorten}, or use a model with a "
-        "larger window."
+        f"{count.tokens} tokens{_how(count, chat=chat)}, which leaves none for the answer. {shorten}, or use "
+        "a model with a larger window."
     )
     return errors.bad_request("context_length_exceeded", message.replace("prompt have", "prompt has"), what)
+
+
+def _how(count: TokenCount, *, chat: bool) -> str:
+    """How far to trust the number."""
+    if count.exact:
+        return ""
+    its = "their" if chat else "its"
+    if count.counted:
+        return f" ({its} text is counted, what is around it estimated)"
+    return f" (estimated from {its} length)"

@@ -24,9 +24,13 @@ def ask(  # noqa: PLR0913, PLR0917 - one for each option
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="Model. [default: OPENAI_COMPATIBLE_MODEL, or the first that the server lists]"),
+        typer.Option(
+            "--model",
+            "-m",
+            help="Model. [default: OPENAI_COMPATIBLE_MODEL, or the first that the server lists]",
+        ),
     ] = None,
-    system: Annotated[str | None, typer.Option(help="Text of the system message.")] = None,
+    system: Annotated[str | None, typer.Option("--system", "-s", help="Text of the system message.")] = None,
     stream: Annotated[bool, typer.Option(help="Show the answer as it comes.")] = True,
     thinking: Annotated[
         bool, typer.Option(help="Show what the model thinks, dimmed, on standard error.")
@@ -88,9 +92,10 @@ def _print_stream(client: "Client", messages: list[dict[str, Any]], *, thinking:
                 text = chunk.content or chunk.refusal
                 if text:
                     thoughts.end()
+                    # Before the text is out: Ctrl-C may come in between.
+                    ended_line = text.endswith("\n")
                     out.write(text.translate(_CONTROL) if terminal else text)
                     out.flush()
-                    ended_line = text.endswith("\n")
     finally:
         thoughts.end()
         if not ended_line:

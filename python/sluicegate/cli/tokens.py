@@ -8,7 +8,7 @@ import re
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
 
 import typer
 
@@ -20,11 +20,18 @@ if TYPE_CHECKING:
 
     from sluicegate.tokens import Encoding
 
+T = TypeVar("T")
+
 # Read and counted in parts of this size, so that the bar moves and memory stays small.
 _PART_BYTES = 1 << 20
 # Less is done before a bar could be seen.
 _BAR_FROM_BYTES = 16 << 20
 _INTERRUPTED = 130
+# Between a letter and the blank before another one every bundled encoding begins a piece, whatever is around.
+_BREAK = re.compile(r"[A-Za-z](?= [A-Za-z])")
+# Searched for that, from the end of a part.
+_BREAK_WITHIN = 4096
+_SEPARATORS = re.compile(r"[\s,\[\]]+")
 
 Files = Annotated[
     list[str] | None,
@@ -82,9 +89,13 @@ def encode(
     """Print the token ids of a text, on one line."""
     with _ended_early():
         chosen = _chosen(encoding, model, tokenizer)
-        text = _read_text(file)
-        ids = chosen.encode(text, allowed_special="all") if special else chosen.encode_ordinary(text)
-        _write(" ".join(map(str, ids)) + "\n")
+        between = ""
+        for text in _one_behind(_stretches(chosen, file, bar=not sys.stdout.isatty())):
+            ids = chosen.encode(text, allowed_special="all") if special else chosen.encode_ordinary(text)
+            if ids:
+                _write(between + " ".join(map(str, ids)))
+                between = " "
+        _write("\n")
 
 
 @app.command()
@@ -102,11 +113,11 @@ def decode(
     """
     with _ended_early():
         chosen = _chosen(encoding, model, tokenizer)
-        ids = _read_ids(file)
-        try:
-            sys.stdout.buffer.write(chosen.decode_bytes(ids))
-        except KeyError as error:
-            refuse(f"{_shown(file)}: {error.args[0]}")
+        for ids in _one_behind(_ids(file)):
+            try:
+                sys.stdout.buffer.write(chosen.decode_bytes(ids))
+            except KeyError as error:
+                refuse(f"{_shown(file)}: {error.args[0]}")
         sys.stdout.buffer.flush()
 
 
@@ -126,8 +137,10 @@ def truncate(  # noqa: PLR0913, PLR0917 (one parameter an option)
     """Print the part of a text that fits into so many tokens."""
     with _ended_early():
         chosen = _chosen(encoding, model, tokenizer)
-        text = _read_text(file)
-        _write(chosen.truncate(text, most, "start" if start else "end"))
+        if start:
+            _write(chosen.truncate("".join(_parts(file)), most, "start"))
+        else:
+            _write(chosen.truncate(_beginning(chosen, file, most), most))
 
 
 def _chosen(encoding: str | None, model: str | None, tokenizer: str | None) -> Encoding:
@@ -161,24 +174,78 @@ def _count(chosen: Encoding, name: str) -> int:
     return total
 
 
-def _read_text(name: str) -> str:
-    return "".join(_parts(name))
+def _stretches(chosen: Encoding, name: str, *, bar: bool = True) -> Iterator[str]:
+    """The text of a file in stretches whose tokens, one after another, are those of the whole text.
+
+    The rules of a tokenizer from a file can be any, so that its text is one stretch.
+    """
+    waiting: list[str] = []
+    for part in _parts(name, bar=bar):
+        found = None if chosen.is_file else _last_break(part)
+        if found is None:
+            waiting.append(part)
+            continue
+        yield "".join([*waiting, part[:found]])
+        waiting = [part[found:]]
+    if waiting:
+        yield "".join(waiting)
 
 
-def _read_ids(name: str) -> list[int]:
-    words = [word for word in re.split(r"[\s,\[\]]+", _read_text(name)) if word]
+def _one_behind(items: Iterator[T]) -> Iterator[T]:
+    """Each when the next is there, so that a short input that is wrong at its end leaves no output."""
+    held = next(items, None)
+    for item in items:
+        if held is not None:
+            yield held
+        held = item
+    if held is not None:
+        yield held
+
+
+def _last_break(part: str) -> int | None:
+    found = None
+    for match in _BREAK.finditer(part, max(0, len(part) - _BREAK_WITHIN)):
+        found = match.end()
+    return found
+
+
+def _beginning(chosen: Encoding, name: str, most: int) -> str:
+    """As much of a file as `most` tokens can need."""
+    texts, tokens = [], 0
+    for text in _stretches(chosen, name):
+        texts.append(text)
+        tokens += 0 if chosen.is_file else chosen.count(text)
+        if tokens > most:
+            break
+    return "".join(texts)
+
+
+def _ids(name: str) -> Iterator[list[int]]:
+    """The token ids of a file, many at a time."""
+    rest = ""
+    # What is printed on a terminal meanwhile shows how far it is, and a bar would be in its way.
+    for part in _parts(name, bar=not sys.stdout.isatty()):
+        *words, rest = _SEPARATORS.split(rest + part)
+        yield _checked(name, words)
+        if len(rest) > len(str(1 << 32)):
+            _checked(name, [rest])
+    yield _checked(name, [rest])
+
+
+def _checked(name: str, words: list[str]) -> list[int]:
+    words = [word for word in words if word]
     for word in words:
         if not (word.isascii() and word.isdigit() and len(word) <= len(str(1 << 32)) and int(word) < 1 << 32):
             refuse(f"{_shown(name)}: expected token ids, whole numbers from 0 on, not {word[:40]!r}")
     return [int(word) for word in words]
 
 
-def _parts(name: str) -> Iterator[str]:
+def _parts(name: str, *, bar: bool = True) -> Iterator[str]:
     """The text of a file in parts, with a bar on the terminal where it is long."""
     decoder = codecs.getincrementaldecoder("utf-8")("strict")
     done = 0
     try:
-        with _opened(name) as (file, size), _bar(name, size) as advance:
+        with _opened(name) as (file, size), _bar(name, size, shown=bar) as advance:
             full = True
             # A short part is the last one; to ask a terminal again would take a second Ctrl-D.
             while full and (part := file.read(_PART_BYTES)):
@@ -220,9 +287,9 @@ def _opened(name: str) -> Iterator[tuple[BinaryIO, int | None]]:
 
 
 @contextmanager
-def _bar(name: str, size: int | None) -> Iterator[Callable[[int], None]]:
+def _bar(name: str, size: int | None, *, shown: bool) -> Iterator[Callable[[int], None]]:
     """How to say that bytes are done; on a terminal a bar shows it where the input is long."""
-    if not sys.stderr.isatty() or (size is not None and size < _BAR_FROM_BYTES):
+    if not shown or not sys.stderr.isatty() or (size is not None and size < _BAR_FROM_BYTES):
         yield lambda _bytes: None
         return
     from rich.console import Console  # noqa: PLC0415

@@ -60,6 +60,11 @@ def _no_model(message: str) -> DemoError:
 
 
 def _manner(model: str) -> Manner:
+    if model == EMBEDDING_MODEL:
+        chats = ", ".join(CHAT_MODELS)
+        raise _no_model(
+            f"The model {model!r} makes embeddings only, at /v1/embeddings. For text the demo has: {chats}."
+        )
     if model not in CHAT_MODELS:
         known = ", ".join([*CHAT_MODELS, EMBEDDING_MODEL])
         raise _no_model(f"The model {model!r} does not exist here. The demo has: {known}.")

@@ -9,6 +9,7 @@ from sluicegate._core import (
     MessageCount,
     Tokenizer,
     count_chat,
+    count_prompt,
     encoding_name_for_model,
     encoding_names,
 )
@@ -18,6 +19,7 @@ __all__ = [
     "MessageCount",
     "Tokenizer",
     "count_chat",
+    "count_prompt",
     "encoding_name_for_model",
     "encoding_names",
 ]

@@ -1,36 +1,63 @@
-"""Which tokenizer counts for which model of an upstream: from the settings, else by the model's name."""
+"""Which tokenizer counts for a model of an upstream: as set, else by the names of OpenAI's models."""
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
-from sluicegate.tokens.encoding import Encoding, for_any_model, get_encoding, load_tokenizer
+from sluicegate.tokens.core import encoding_name_for_model
+from sluicegate.tokens.encoding import Encoding, get_encoding, load_tokenizer
+from sluicegate.upstreams.profile import kind_of
 
 if TYPE_CHECKING:
     from sluicegate.settings import Settings, UpstreamConfig
 
+_AZURE = (".openai.azure.com", ".services.ai.azure.com", ".cognitiveservices.azure.com")
+_OPENAI_AT_OPENROUTER = "openai/"
 
-class Tokenizers:
-    """The tokenizers of one upstream, loaded and checked."""
 
-    __slots__ = ("_by_model",)
+def tokenizer_name(upstream: UpstreamConfig, model: str) -> str | None:
+    """The encoding, or the path of the file, that counts for the upstream's own model name; None: unknown.
 
-    def __init__(self, settings: Settings, upstream: UpstreamConfig) -> None:
-        """Raises SettingsError for a name that is no encoding, and for a file that is no tokenizer.
+    A name like `gpt-4o` says something only where OpenAI's models are: anybody may call a server's model so.
+    """
+    named = upstream.tokenizers.get(model)
+    if named is not None:
+        return named
+    kind = upstream.kind or kind_of(upstream.base_url)
+    if kind == "openrouter" and model.startswith(_OPENAI_AT_OPENROUTER):
+        return encoding_name_for_model(model.removeprefix(_OPENAI_AT_OPENROUTER))
+    if kind == "openai" or _is_azure(upstream.base_url):
+        return encoding_name_for_model(model)
+    return None
 
-        A large file takes about a second; one that several models name is read once.
-        """
-        loaded: dict[str, Encoding] = {}
-        self._by_model: dict[str, Encoding] = {}
-        for model, name in upstream.tokenizers.items():
-            if name not in loaded:
-                try:
-                    # The settings made a path of what is one: it has a slash, an encoding has none.
-                    loaded[name] = load_tokenizer(name) if "/" in name else get_encoding(name)
-                except (ValueError, OSError) as error:
-                    raise settings.upstream_error(upstream.name, str(error), "tokenizers", model) from None
-            self._by_model[model] = loaded[name]
 
-    def of(self, model: str) -> Encoding | None:
-        """The tokenizer of the upstream's own model name; None: counts are estimates."""
-        return self._by_model.get(model) or for_any_model(model)
+def open_tokenizer(name: str) -> Encoding:
+    """The tokenizer of that name. A large file takes about a second.
+
+    Raises ValueError for a name that is no encoding and a file that is no tokenizer, OSError for no file.
+    """
+    # The settings made a path of what is one: it has a slash, an encoding has none.
+    return load_tokenizer(name) if "/" in name else get_encoding(name)
+
+
+def check_tokenizers(settings: Settings, upstream: UpstreamConfig) -> None:
+    """Open each tokenizer that an upstream names, once. Raises SettingsError for what cannot be opened."""
+    opened: set[str] = set()
+    for model, name in upstream.tokenizers.items():
+        if name in opened:
+            continue
+        try:
+            open_tokenizer(name)
+        except (ValueError, OSError) as error:
+            raise settings.upstream_error(upstream.name, str(error), "tokenizers", model) from None
+        opened.add(name)
+
+
+@lru_cache(256)
+def _is_azure(base_url: str) -> bool:
+    try:
+        return (urlsplit(base_url).hostname or "").endswith(_AZURE)
+    except ValueError:
+        return False

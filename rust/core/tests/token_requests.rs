@@ -3,7 +3,7 @@
 
 use proptest::prelude::*;
 use sluicegate_core::tokens::{
-    chat::{count_chat, ChatCount, ChatError, Reason},
+    chat::{count_chat, count_completion, ChatCount, ChatError, Reason},
     counter::Counter,
     cut,
     tokenizer::{TokenError, Tokenizer},
@@ -45,6 +45,37 @@ fn a_caller_can_stop() {
     let body = format!(r#"{{"messages":[{{"role":"user","content":"{text}"}}]}}"#);
     let stopped = count_chat(body.as_bytes(), "gpt-4o", Some(&tokenizer()), &mut || true);
     assert_eq!(stopped, Err(ChatError::Token(TokenError::Stopped)));
+}
+
+#[test]
+fn a_caller_can_stop_between_short_texts() {
+    let message = r#"{"role":"user","content":"hi"}"#;
+    let body = format!(r#"{{"messages":[{}]}}"#, vec![message; 10_000].join(","));
+    let (mut asked, tokenizer) = (0, tokenizer());
+    let mut stop = || {
+        asked += 1;
+        asked == 3
+    };
+    let stopped = count_chat(body.as_bytes(), "gpt-4o", Some(&tokenizer), &mut stop);
+    assert_eq!((stopped, asked), (Err(ChatError::Token(TokenError::Stopped)), 3));
+}
+
+#[test]
+fn a_completion_has_texts_or_tokens() {
+    let count = |body: &str| count_completion(body.as_bytes(), &tokenizer(), &mut || false).expect("a completion");
+    let words = |text: &str| tokenizer().count(text, &mut || false).expect("no stop") as u64;
+    for (body, tokens) in [
+        (r#"{"prompt":"Hello, world!"}"#, words("Hello, world!")),
+        (r#"{"prompt":["Hello, world!","Hi"],"stop":"x"}"#, words("Hello, world!") + words("Hi")),
+        (r#"{"prompt":[1,2,3]}"#, 3),
+        (r#"{"prompt":[[1,2],[3]]}"#, 3),
+        (r#"{"prompt":null}"#, 0),
+    ] {
+        assert_eq!(count(body), ChatCount { tokens, image_tokens: 0, reasons: vec![] }, "{body}");
+    }
+    let both = count(r#"{"prompt":"a","suffix":"b"}"#);
+    assert_eq!((both.tokens, both.reasons), (2, vec![Reason::UnpublishedModel]));
+    assert_eq!(count_completion(b"[]", &tokenizer(), &mut || false), Err(ChatError::Shape));
 }
 
 fn texts() -> impl Strategy<Value = String> {

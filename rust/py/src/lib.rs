@@ -3,6 +3,7 @@
 
 mod bridge;
 mod chunks;
+mod prompt;
 mod reactor;
 mod request;
 mod runtime;
@@ -38,6 +39,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(tokens::encoding_names, m)?)?;
     m.add_function(wrap_pyfunction!(tokens::encoding_name_for_model, m)?)?;
     m.add_function(wrap_pyfunction!(tokens::count_chat, m)?)?;
+    m.add_function(wrap_pyfunction!(prompt::count_prompt, m)?)?;
     m.add("EventTooLargeError", m.py().get_type::<sse::EventTooLargeError>())?;
     m.add_class::<sse::Event>()?;
     m.add_class::<sse::EventDecoder>()?;

@@ -30,11 +30,11 @@ const DETACH_FROM: usize = 4 * 1024;
 /// A tokenizer: a bundled encoding, or one from a `tokenizer.json`.
 #[pyclass(frozen, subclass, module = "sluicegate._core")]
 pub struct Tokenizer {
-    inner: core::tokenizer::Tokenizer,
+    pub(crate) inner: core::tokenizer::Tokenizer,
 }
 
 /// A panic ends this call with an error, not the interpreter.
-fn contained<T>(work: impl FnOnce() -> T) -> PyResult<T> {
+pub(crate) fn contained<T>(work: impl FnOnce() -> T) -> PyResult<T> {
     catch_unwind(AssertUnwindSafe(work))
         .map_err(|_| PyRuntimeError::new_err("an internal error in the tokenizer: please report it with the text"))
 }
@@ -426,6 +426,16 @@ pub struct MessageCount {
     reasons: Vec<&'static str>,
 }
 
+impl From<&chat::ChatCount> for MessageCount {
+    fn from(counted: &chat::ChatCount) -> Self {
+        MessageCount {
+            tokens: counted.tokens,
+            image_tokens: counted.image_tokens,
+            reasons: counted.reasons.iter().map(|reason| reason.code()).collect(),
+        }
+    }
+}
+
 #[pymethods]
 impl MessageCount {
     #[getter]
@@ -471,9 +481,5 @@ pub fn count_chat(
     let bytes = body.as_bytes();
     let fail = |error: ChatError| PyValueError::new_err(error.to_string());
     let counted = run(body.py(), bytes.len(), fail, |stop| chat::count_chat(bytes, model, inner, stop))?;
-    Ok(MessageCount {
-        tokens: counted.tokens,
-        image_tokens: counted.image_tokens,
-        reasons: counted.reasons.iter().map(|reason| reason.code()).collect(),
-    })
+    Ok(MessageCount::from(&counted))
 }

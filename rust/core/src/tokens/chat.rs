@@ -5,13 +5,18 @@
 //! GPT-3.5, GPT-4 and GPT-4o families, their tools with plain schemas, and images in tiles whose size is known.
 //! Everything else is counted by the nearest published rule, and the count names each [`Reason`] for doubt.
 
+mod completion;
 pub mod families;
 pub mod images;
 pub mod pixels;
 mod tools;
 
-use std::{fmt, sync::OnceLock};
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
 
+pub use self::completion::count_completion;
 use self::families::Family;
 use super::{
     tokenizer::{Stop, TokenError, Tokenizer},
@@ -43,6 +48,10 @@ pub const NAMED_FILE_TOKENS: u64 = 8192;
 /// A chat sends its whole history with every turn: each text of it is counted once. 32 bytes a text: 512 KiB.
 static MEMO: OnceLock<Memo> = OnceLock::new();
 const MEMO_TEXTS: usize = 16_384;
+/// The caller is asked whether to go on after so many bytes in short texts; in longer ones the tokenizer asks.
+const ASK_EVERY: usize = 64 * 1024;
+/// What a text costs beside its bytes: a million empty ones take time too.
+const TEXT_COST: usize = 32;
 
 /// Why a count is an estimate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -187,12 +196,14 @@ struct Tally<'t> {
     image_tokens: u64,
     reasons: Vec<Reason>,
     stop: Stop<'t>,
+    unasked: usize,
 }
 
 impl<'t> Tally<'t> {
     fn new(model: &str, tokenizer: Option<&'t Tokenizer>, stop: Stop<'t>) -> Self {
         let family = Family::of(model);
-        let mut tally = Tally { tokenizer, family, tokens: REPLY, image_tokens: 0, reasons: Vec::new(), stop };
+        let mut tally =
+            Tally { tokenizer, family, tokens: REPLY, image_tokens: 0, reasons: Vec::new(), stop, unasked: 0 };
         if tokenizer.is_none() {
             tally.doubt(Reason::UnknownTokenizer);
         }
@@ -214,12 +225,25 @@ impl<'t> Tally<'t> {
     }
 
     fn text(&mut self, text: &str) -> Result<(), TokenError> {
+        self.unasked += text.len() + TEXT_COST;
+        if self.unasked >= ASK_EVERY {
+            self.unasked = 0;
+            if (self.stop)() {
+                return Err(TokenError::Stopped);
+            }
+        }
+        let memo = MEMO.get_or_init(|| Memo::new(MEMO_TEXTS));
         self.tokens += match self.tokenizer {
             Some(Tokenizer::Encoding(encoding)) => {
-                let memo = MEMO.get_or_init(|| Memo::new(MEMO_TEXTS));
                 memo.count_until(encoding, text, self.stop).map_err(|_| TokenError::Stopped)? as u64
             }
-            Some(tokenizer) => tokenizer.count(text, self.stop)? as u64,
+            Some(Tokenizer::File(file)) => {
+                let [a, b, c, d, e, f, g, h] = file.id().to_be_bytes();
+                // No encoding's name begins with a zero.
+                let owner = [0, a, b, c, d, e, f, g, h];
+                let count = || Tokenizer::File(Arc::clone(file)).count(text, self.stop);
+                memo.count_by(&owner, text, count)? as u64
+            }
             None => (text.len() as u64).div_ceil(BYTES_PER_TOKEN),
         };
         Ok(())

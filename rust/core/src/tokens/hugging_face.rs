@@ -4,13 +4,22 @@
 //! The library's time grows a little faster than the text (15 times for ten times one letter), and it cannot be
 //! stopped in the middle: a caller that must be able to stop runs it on a thread of its own.
 
-use std::{collections::HashMap, fmt, path::Path, sync::OnceLock};
+use std::{
+    collections::HashMap,
+    fmt,
+    path::Path,
+    sync::{
+        atomic::{AtomicU64, Ordering},
+        OnceLock,
+    },
+};
 
 use super::tokenizer::TokenError;
 use tokenizers::{AddedToken, DecoderWrapper, Tokenizer as Library};
 
 /// A file with all the vocabulary of a large model has 20 MB.
 pub const MAX_FILE_BYTES: u64 = 256 * 1024 * 1024;
+static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
 /// Why a file is no tokenizer.
 #[derive(Debug)]
@@ -40,6 +49,8 @@ impl std::error::Error for FileError {}
 /// A tokenizer from a file; immutable, shared by threads.
 pub struct FileTokenizer {
     name: String,
+    /// No other one in this process has it: a file may be read again after it has changed.
+    id: u64,
     /// Special tokens in the text are text.
     plain: Library,
     /// Special tokens in the text are themselves; made when first wanted.
@@ -85,7 +96,13 @@ impl FileTokenizer {
         let max_token = plain.get_vocab(true).values().copied().max().unwrap_or(0);
         let bytes = TokenBytes::of(&plain);
         let added = added.into_iter().map(|(id, token)| (id, token.content)).collect();
-        Ok(FileTokenizer { name, plain, special: OnceLock::new(), special_tokens, added, bytes, max_token })
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        Ok(FileTokenizer { name, id, plain, special: OnceLock::new(), special_tokens, added, bytes, max_token })
+    }
+
+    /// What no other one in this process has, not even one from the same path.
+    pub fn id(&self) -> u64 {
+        self.id
     }
 
     /// The file's path, as it was given.

@@ -56,22 +56,29 @@ impl Memo {
         text: &str,
         stop: &mut dyn FnMut() -> bool,
     ) -> Result<usize, Stopped> {
+        self.count_by(encoding.name().as_bytes(), text, || encoding.count_until(text, stop))
+    }
+
+    /// The count of a text by whatever `owner` stands for, from the memo where it was counted before.
+    ///
+    /// No owner may be the start of another one and the byte 0xFF.
+    pub fn count_by<E>(&self, owner: &[u8], text: &str, count: impl FnOnce() -> Result<usize, E>) -> Result<usize, E> {
         if text.len() < SHORTEST {
-            return encoding.count_until(text, stop);
+            return count();
         }
-        let hash = self.hash(encoding, text);
-        if let Some(count) = self.get(hash) {
-            return Ok(count);
+        let hash = self.hash(owner, text);
+        if let Some(known) = self.get(hash) {
+            return Ok(known);
         }
-        let count = encoding.count_until(text, stop)?;
+        let count = count()?;
         self.put(hash, count);
         Ok(count)
     }
 
-    fn hash(&self, encoding: &Encoding, text: &str) -> u128 {
+    fn hash(&self, owner: &[u8], text: &str) -> u128 {
         let mut hasher = SipHasher13::new_with_keys(self.key.0, self.key.1);
-        // Written one after the other: no name of an encoding is the start of another one's and a text.
-        hasher.write(encoding.name().as_bytes());
+        // Written one after the other, with a byte between them that is in no UTF-8.
+        hasher.write(owner);
         hasher.write(&[0xFF]);
         hasher.write(text.as_bytes());
         hasher.finish128().as_u128()
@@ -157,5 +164,15 @@ mod tests {
         let text = "word ".repeat(40_000);
         assert_eq!(memo.count_until(encoding, &text, &mut || true), Err(Stopped));
         assert_eq!(memo.count(encoding, &text), encoding.count(&text));
+    }
+
+    #[test]
+    fn any_owner_counts_once_for_each_text() {
+        let memo = Memo::new(64);
+        let text = "word ".repeat(20);
+        let count = |owner: &[u8], value| memo.count_by(owner, &text, || Ok::<_, ()>(value)).unwrap();
+        assert_eq!((count(b"a", 5), count(b"b", 7)), (5, 7));
+        assert_eq!((count(b"a", 8), count(b"b", 8)), (5, 7));
+        assert_eq!(memo.count_by(b"a", &format!("{text}!"), || Err(())), Err(()));
     }
 }

@@ -1,0 +1,84 @@
+//! Tokens of a request to `/v1/completions`: no messages, so no rules but the tokenizer.
+
+use super::{ChatCount, ChatError, Reason, Tally};
+use crate::{
+    json::{self, Cursor, Kind},
+    tokens::tokenizer::{Stop, Tokenizer},
+};
+
+/// Count the body of a text completion: `prompt`, as text or as tokens, and `suffix`.
+///
+/// Prompts of an array are summed up.
+pub fn count_completion(body: &[u8], tokenizer: &Tokenizer, stop: Stop<'_>) -> Result<ChatCount, ChatError> {
+    let mut tally = Tally::bare(tokenizer, stop);
+    let mut cursor = Cursor::new(json::text(body)?);
+    if cursor.peek()? != Kind::Object {
+        return Err(ChatError::Shape);
+    }
+    let mut members = cursor.object()?;
+    while let Some(key) = members.next(&mut cursor)? {
+        match key.decode().as_ref() {
+            "prompt" => tally.prompt(&mut cursor)?,
+            "suffix" if cursor.peek()? == Kind::String => {
+                // Around it stand marks that nobody has published.
+                tally.doubt(Reason::UnpublishedModel);
+                tally.prompt(&mut cursor)?;
+            }
+            _ => cursor.skip()?,
+        }
+    }
+    cursor.finish()?;
+    Ok(tally.finish())
+}
+
+impl<'t> Tally<'t> {
+    fn bare(tokenizer: &'t Tokenizer, stop: Stop<'t>) -> Self {
+        let mut tally = Tally::new("gpt-4", Some(tokenizer), stop);
+        tally.tokens = 0;
+        if matches!(tokenizer, Tokenizer::File(_)) {
+            // Many servers put the mark of a beginning before the text.
+            tally.doubt(Reason::UnpublishedModel);
+        }
+        tally
+    }
+
+    /// A text, a list of tokens, or an array of either.
+    fn prompt(&mut self, cursor: &mut Cursor<'_>) -> Result<(), ChatError> {
+        match cursor.peek()? {
+            Kind::String => {
+                let text = cursor.string()?;
+                self.text(&text.decode())?;
+            }
+            Kind::Array => {
+                let mut items = cursor.array()?;
+                while items.next(cursor)? {
+                    self.item(cursor)?;
+                }
+            }
+            _ => cursor.skip()?,
+        }
+        Ok(())
+    }
+
+    fn item(&mut self, cursor: &mut Cursor<'_>) -> Result<(), ChatError> {
+        match cursor.peek()? {
+            Kind::Number => {
+                self.tokens += 1;
+                cursor.skip()?;
+            }
+            Kind::String => {
+                let text = cursor.string()?;
+                self.text(&text.decode())?;
+            }
+            Kind::Array => {
+                let mut items = cursor.array()?;
+                while items.next(cursor)? {
+                    self.tokens += 1;
+                    cursor.skip()?;
+                }
+            }
+            _ => cursor.skip()?,
+        }
+        Ok(())
+    }
+}
