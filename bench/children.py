@@ -69,7 +69,7 @@ def raise_open_files() -> int:
 def environment_with(extra: Mapping[str, str]) -> dict[str, str]:
     """This environment without what would configure a gateway by accident."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(OWN_VARIABLES)}
-    return {**kept, "PYTHONUNBUFFERED": "1", **extra}
+    return {**kept, "PYTHONUNBUFFERED": "1", "XDG_DATA_HOME": "/nonexistent", **extra}
 
 
 def status(port: int, path: str) -> int:

@@ -65,9 +65,12 @@ def _first_ephemeral() -> int:
 
 
 def clean_environment(extra: Mapping[str, str]) -> dict[str, str]:
-    """This environment without what would configure a gateway or an SDK by accident."""
+    """This environment without what would configure a gateway or an SDK by accident.
+
+    A database of whoever runs the tests counts as that: the default data directory is one that is not there.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith(OWN_VARIABLES)}
-    return {**kept, "PYTHONUNBUFFERED": "1", **extra}
+    return {**kept, "PYTHONUNBUFFERED": "1", "XDG_DATA_HOME": "/nonexistent", **extra}
 
 
 def answers(port: int, path: str) -> bool:
