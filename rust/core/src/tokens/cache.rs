@@ -2,7 +2,8 @@
 
 use super::{
     bpe::Merger,
-    vocab::{hash, Key},
+    prefetch::prefetch,
+    vocab::Key,
 };
 use parking_lot::{Mutex, MutexGuard};
 use std::{
@@ -37,6 +38,12 @@ pub(super) struct Known {
 }
 
 impl Known {
+    /// Of a number of tokens that are only counted.
+    #[inline(always)]
+    pub(super) fn counted(count: usize) -> Self {
+        Self { count, packed: 0 }
+    }
+
     /// The id of token `at`, where there are at most three.
     #[inline(always)]
     #[allow(clippy::cast_possible_truncation)]
@@ -50,10 +57,30 @@ impl Cache {
         Self { keys: filled([0; 2]), ids: filled([0; 2]), merger: Merger::default() }
     }
 
+    /// How many tokens a piece has; 0 if the cache does not know it. Without a branch.
     #[inline(always)]
-    pub(super) fn get(&self, key: Key) -> Option<Known> {
-        let set = set(key);
+    pub(super) fn count(&self, key: Key, hash: u64) -> usize {
+        let [first, second] = self.keys[set(hash)];
+        let count = |there: Key| {
+            let same = (there ^ key) & !COUNT == 0;
+            (there >> COUNT_SHIFT) as usize & usize::from(same).wrapping_neg()
+        };
+        count(first) | count(second)
+    }
+
+    /// Asks for the memory that [`Self::count`] and [`Self::get`] will read.
+    #[inline(always)]
+    pub(super) fn prefetch(&self, hash: u64) {
+        prefetch(&self.keys[set(hash)]);
+    }
+
+    #[inline(always)]
+    pub(super) fn get(&self, key: Key, hash: u64) -> Option<Known> {
+        let set = set(hash);
         let [first, second] = self.keys[set];
+        if key == 0 {
+            return None;
+        }
         if (first ^ key) & !COUNT == 0 {
             return Some(Known { count: (first >> COUNT_SHIFT) as usize, packed: self.ids[set][0] });
         }
@@ -62,11 +89,11 @@ impl Cache {
     }
 
     /// Keeps a piece; the older of the two in its set makes room.
-    pub(super) fn put(&mut self, key: Key, ids: &[u32]) {
+    pub(super) fn put(&mut self, key: Key, hash: u64, ids: &[u32]) {
         if ids.len() > MAX_COUNT {
             return;
         }
-        let set = set(key);
+        let set = set(hash);
         let ids_there = &mut self.ids[set];
         let keys_there = &mut self.keys[set];
         if (keys_there[0] ^ key) & !COUNT != 0 {
@@ -79,8 +106,8 @@ impl Cache {
 }
 
 #[inline(always)]
-fn set(key: Key) -> usize {
-    (hash(key) >> (64 - SET_BITS)) as usize
+fn set(hash: u64) -> usize {
+    (hash >> (64 - SET_BITS)) as usize
 }
 
 fn filled<T: Copy>(value: T) -> Box<[T; SETS]> {
