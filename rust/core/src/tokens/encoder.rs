@@ -52,7 +52,7 @@ impl Encoder {
         stop: &mut dyn FnMut() -> bool,
     ) -> Result<(), Stopped> {
         let mut taken = self.caches.take();
-        let mut run = Run { encoder: self, cache: taken.cache(), bytes: text.as_bytes(), output, stop };
+        let mut run = Run { encoder: self, cache: taken.cache(), bytes: text.as_bytes(), text: true, output, stop };
         let mut parts = Parts::new(text, self.pattern, &self.vocabulary.bridges, classify);
         let mut work = Work { sought: [(0, 0); CAPACITY], later: [0; CAPACITY + 1] };
         let mut ask = STOP_EVERY;
@@ -71,7 +71,8 @@ impl Encoder {
     /// Encodes any bytes as one piece.
     pub(super) fn piece(&self, bytes: &[u8], output: &mut impl Output) {
         let mut taken = self.caches.take();
-        let mut run = Run { encoder: self, cache: taken.cache(), bytes, output, stop: &mut || false };
+        let text = std::str::from_utf8(bytes).is_ok();
+        let mut run = Run { encoder: self, cache: taken.cache(), bytes, text, output, stop: &mut || false };
         if !bytes.is_empty() {
             // Never stopped, so never an error.
             let _ = run.part(bytes, key_or_none(bytes, 0, bytes.len()), Seen::hash(bytes));
@@ -84,6 +85,8 @@ struct Run<'a, O> {
     encoder: &'a Encoder,
     cache: &'a mut Cache,
     bytes: &'a [u8],
+    /// Whether they are UTF-8.
+    text: bool,
     output: &'a mut O,
     stop: &'a mut dyn FnMut() -> bool,
 }
@@ -188,7 +191,7 @@ impl<O: Output> Run<'_, O> {
             return self.cache.merger.long(&self.encoder.vocabulary, bytes, self.output.sink(), self.stop);
         }
         let mut found = Found::default();
-        let tokens = merged(self.encoder, self.cache, bytes, hash, &mut found);
+        let tokens = merged(self.encoder, self.cache, (bytes, hash), self.text, &mut found);
         self.output.tokens(tokens);
         Ok(())
     }
@@ -200,7 +203,7 @@ impl<O: Output> Run<'_, O> {
             return self.output.tokens(&[id]);
         }
         let mut found = Found::default();
-        let tokens = merged(self.encoder, self.cache, bytes, hash, &mut found);
+        let tokens = merged(self.encoder, self.cache, (bytes, hash), self.text, &mut found);
         self.output.tokens(tokens);
         // Copied, because the tokens may still lie in the working memory of the cache.
         let mut ids = [NONE; KEY_BYTES];
@@ -222,18 +225,18 @@ fn key_or_none(bytes: &[u8], at: usize, length: usize) -> Key {
     key(bytes, at, if length <= KEY_BYTES { length } else { 0 })
 }
 
-/// The tokens of a piece of at most [`MAX_BYTES`] that is no token: seen before, or encoded now.
+/// The tokens of a piece of at most [`MAX_BYTES`] that is no token: seen before, or encoded now. `text`: it is UTF-8.
 fn merged<'a>(
     encoder: &Encoder,
     cache: &'a mut Cache,
-    bytes: &[u8],
-    hash: u64,
+    (bytes, hash): (&[u8], u64),
+    text: bool,
     found: &'a mut Found,
 ) -> &'a [u32] {
     if encoder.seen.get(bytes, hash, found) {
         return found.tokens();
     }
-    let tokens = cache.merger.short(&encoder.vocabulary, bytes);
+    let tokens = cache.merger.short(&encoder.vocabulary, bytes, text);
     encoder.seen.put(bytes, hash, tokens);
     tokens
 }
