@@ -23,6 +23,10 @@ const MAX_COUNT: usize = 0xF;
 const ID_BITS: u32 = 18;
 const MAX_IDS: usize = 3;
 
+/// No piece has this key: its length is 0 and its bytes are not. Not simply 0, so that filling the tables with it
+/// touches their memory: else a text seen for the first time would pay for 400 page faults.
+const NO_KEY: Key = 1;
+
 /// The cache of one thread for one vocabulary, and the working memory for what is not in it.
 pub(super) struct Cache {
     keys: Box<[[u128; 2]; SETS]>,
@@ -54,7 +58,7 @@ impl Known {
 
 impl Cache {
     fn new() -> Self {
-        Self { keys: filled([0; 2]), ids: filled([0; 2]), merger: Merger::default() }
+        Self { keys: filled([NO_KEY; 2]), ids: filled([u64::MAX; 2]), merger: Merger::default() }
     }
 
     /// How many tokens a piece has; 0 if the cache does not know it. Without a branch.
@@ -78,9 +82,6 @@ impl Cache {
     pub(super) fn get(&self, key: Key, hash: u64) -> Option<Known> {
         let set = set(hash);
         let [first, second] = self.keys[set];
-        if key == 0 {
-            return None;
-        }
         if (first ^ key) & !COUNT == 0 {
             return Some(Known { count: (first >> COUNT_SHIFT) as usize, packed: self.ids[set][0] });
         }
