@@ -128,7 +128,10 @@ def emoji(count: int) -> str:
 def scripts(text: str) -> set[str]:
     """The scripts of its letters, by the first word of their names."""
     letters = {character for character in set(text) if character.isalpha()}
-    return {unicodedata.name(letter, "?").split()[0].split("-")[0] for letter in letters} - {"?", "MATHEMATICAL"}
+    return {unicodedata.name(letter, "?").split()[0].split("-")[0] for letter in letters} - {
+        "?",
+        "MATHEMATICAL",
+    }
 
 
 def write(folder: Path) -> None:
@@ -138,7 +141,9 @@ def write(folder: Path) -> None:
     texts = {"prose": prose(), "code": code(size), "manual": manual(size), "emoji": emoji(40_000)}
     texts["multilingual"] = multilingual()[: 2 * size]
     bodies = chat(documents(texts["manual"]), documents(texts["code"]))
-    texts["chat"] = "\n".join([*bodies, *(json.dumps(json.loads(body), ensure_ascii=False) for body in bodies)])
+    texts["chat"] = "\n".join(
+        [*bodies, *(json.dumps(json.loads(body), ensure_ascii=False) for body in bodies)]
+    )
     for name, text in texts.items():
         (folder / f"{name}.txt").write_text(text)
         print(f"{name:14} {len(text.encode()) / 1e6:6.1f} MB, {len(scripts(text))} scripts")
