@@ -1,10 +1,6 @@
 //! What each short piece was encoded to the last time: a small table of fixed size that only one thread uses at once.
 
-use super::{
-    bpe::Merger,
-    prefetch::prefetch,
-    vocab::Key,
-};
+use super::{bpe::Merger, prefetch::prefetch, vocab::Key};
 use parking_lot::{Mutex, MutexGuard};
 use std::{
     cell::Cell,

@@ -128,10 +128,7 @@ impl<O: Output> Run<'_, O> {
     /// which they are: guessing wrong would mean to wait for each place in the cache by itself.
     #[inline(always)]
     #[allow(clippy::cast_possible_truncation)]
-    fn known<C>(&mut self, parts: &Parts<'_, C>, work: &mut Work) -> usize
-    where
-        C: Classify,
-    {
+    fn known<C: Classify>(&mut self, parts: &Parts<'_, C>, work: &mut Work) -> usize {
         let mut waiting = 0;
         let mut total = 0;
         for at in 0..parts.len() {
