@@ -130,6 +130,60 @@ except KeyboardInterrupt:
     assert run(code).strip() == "interrupted"
 
 
+HUNDRED_MEGABYTES = """
+import os, random, signal, threading, time
+from sluicegate.tokens import get_encoding
+encoding = get_encoding("o200k_base")
+encoding.count("warm")
+text = "".join(random.Random(1).choices({characters!r}, k=1_000_000)) * 100
+threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+begun = time.monotonic()
+try:
+    encoding.count(text)
+    print("finished")
+except KeyboardInterrupt:
+    print("interrupted" if time.monotonic() - begun < 4 else "too late")
+"""
+
+
+@pytest.mark.parametrize("characters", ["abcdefghijklmnopqrstuvwxyz", "abcdefghijklmnopqrstuvwxyz     "])
+def test_ctrl_c_ends_the_count_of_a_hundred_megabytes(characters: str) -> None:
+    """A single piece, and words that nobody knows."""
+    assert run(HUNDRED_MEGABYTES.format(characters=characters)).strip() == "interrupted"
+
+
+PEAK = """
+import random
+from sluicegate.tokens import get_encoding
+encoding = get_encoding("o200k_base")
+encoding.count("warm")
+text = {text}
+def peak():
+    status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+    return int(status["VmHWM"].split()[0])
+with open("/proc/self/clear_refs", "w") as file:
+    file.write("5")
+before = peak()
+encoding.count(text)
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.parametrize(
+    "text",
+    [
+        '"a" * 100_000_000',
+        '" " * 100_000_000',
+        # Some four million words, all different.
+        '"".join(random.Random(1).choices("abcdefghijklmnopqrstuvwxyz   ", k=30_000_000))',
+    ],
+)
+def test_a_long_count_takes_bounded_memory(text: str) -> None:
+    # The tables of pieces that were met have 14 MiB; 100 MB of text, its tokens or its pieces are far more.
+    assert int(run(PEAK.format(text=text))) < 20 * 1024
+
+
 def memory() -> int:
     """Resident bytes of this process."""
     with open("/proc/self/statm") as file:  # noqa: PTH123

@@ -55,11 +55,12 @@ impl Default for Merger {
 }
 
 impl Places {
-    /// Joins the bytes of a piece of at most [`WINDOW`] bytes and appends its tokens to `out`.
-    fn merge(&mut self, vocabulary: &Vocabulary, bytes: &[u8], out: &mut Vec<u32>) {
-        let count = match std::str::from_utf8(bytes) {
-            Ok(text) if !text.is_ascii() => self.place_characters(vocabulary, text),
-            _ => self.place_bytes(vocabulary, bytes),
+    /// Joins the bytes of a piece of at most [`WINDOW`] bytes and appends its tokens to `out`. `text`: they are UTF-8.
+    fn merge(&mut self, vocabulary: &Vocabulary, bytes: &[u8], text: bool, out: &mut Vec<u32>) {
+        let count = if text && !bytes.is_ascii() {
+            self.place_characters(vocabulary, bytes)
+        } else {
+            self.place_bytes(vocabulary, bytes)
         };
         for at in 0..count {
             self.next[at as usize] = at + 1;
@@ -68,6 +69,9 @@ impl Places {
         // The joins are looked through eight at a time.
         let padded = usize::from(count).next_multiple_of(8);
         self.joins[usize::from(count) - 1..padded].fill(NO_JOIN);
+        for at in 0..count {
+            self.prefetch(vocabulary, at, count);
+        }
         loop {
             let lowest = self.joins[..padded].iter().copied().fold(NO_JOIN, i32::min);
             if lowest == NO_JOIN {
@@ -100,8 +104,7 @@ impl Places {
     /// of the ranks: making a character whole early changes nothing that comes before it. A character at any other
     /// place, or one that is no token, begins as its bytes.
     #[allow(clippy::cast_possible_truncation)]
-    fn place_characters(&mut self, vocabulary: &Vocabulary, text: &str) -> u8 {
-        let bytes = text.as_bytes();
+    fn place_characters(&mut self, vocabulary: &Vocabulary, bytes: &[u8]) -> u8 {
         let mut count = 0;
         let mut at = 0;
         let mut apart_before = true;
@@ -111,25 +114,41 @@ impl Places {
             let whole = if apart && apart_before { vocabulary.character(&bytes[at..end]) } else { NONE };
             if whole == NONE {
                 for &byte in &bytes[at..end] {
-                    self.place(vocabulary, count, vocabulary.byte(byte));
+                    self.tokens[count] = vocabulary.byte(byte);
                     count += 1;
                 }
             } else {
-                self.place(vocabulary, count, whole);
+                self.tokens[count] = whole;
                 count += 1;
             }
             apart_before = apart;
             at = end;
         }
+        for pair in self.tokens[..count].windows(2) {
+            vocabulary.prefetch_join(pair[0], pair[1]);
+        }
+        for (place, (pair, join)) in (0..).zip(self.tokens[..count].windows(2).zip(&mut self.joins)) {
+            *join = join_at(vocabulary.join(pair[0], pair[1]), place);
+        }
         count as u8
     }
 
+    /// Asks for the memory of the two joins that become possible when the tokens at `at` and after it have joined:
+    /// waiting for it is half of the time that encoding a new word takes.
     #[inline(always)]
-    #[allow(clippy::cast_possible_truncation)]
-    fn place(&mut self, vocabulary: &Vocabulary, at: usize, token: u32) {
-        self.tokens[at] = token;
-        if at > 0 {
-            self.joins[at - 1] = join_at(vocabulary.join(self.tokens[at - 1], token), at as u8 - 1);
+    fn prefetch(&self, vocabulary: &Vocabulary, at: u8, count: u8) {
+        let join = self.joins[at as usize];
+        if join == NO_JOIN {
+            return;
+        }
+        let token = token_of(join);
+        let after = self.next[self.next[at as usize] as usize];
+        if after < count {
+            vocabulary.prefetch_join(token, self.tokens[after as usize]);
+        }
+        let before = self.previous[at as usize];
+        if before != NO_PLACE {
+            vocabulary.prefetch_join(self.tokens[before as usize], token);
         }
     }
 
@@ -137,7 +156,7 @@ impl Places {
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     fn join(&mut self, vocabulary: &Vocabulary, lowest: i32, count: u8) {
         let at = lowest as u8;
-        let token = (lowest >> PLACE_BITS) as u32;
+        let token = token_of(lowest);
         let gone = self.next[at as usize];
         let after = self.next[gone as usize];
         self.tokens[at as usize] = token;
@@ -149,7 +168,9 @@ impl Places {
         let before = self.previous[at as usize];
         if before != NO_PLACE {
             self.joins[before as usize] = join_at(vocabulary.join(self.tokens[before as usize], token), before);
+            self.prefetch(vocabulary, before, count);
         }
+        self.prefetch(vocabulary, at, count);
     }
 }
 
@@ -164,6 +185,13 @@ fn join_at(rank: u32, place: u8) -> i32 {
     }
 }
 
+/// The token that a join makes.
+#[inline(always)]
+#[allow(clippy::cast_sign_loss)]
+fn token_of(join: i32) -> u32 {
+    (join >> PLACE_BITS) as u32
+}
+
 /// What to do with the tokens of a long piece.
 pub(super) enum Sink<'a> {
     /// Add how many there are.
@@ -173,10 +201,11 @@ pub(super) enum Sink<'a> {
 }
 
 impl Merger {
-    /// The tokens of a piece of at most [`WINDOW`] bytes.
-    pub(super) fn short(&mut self, vocabulary: &Vocabulary, bytes: &[u8]) -> &[u32] {
+    /// The tokens of a piece of at most [`WINDOW`] bytes; `text`: they are UTF-8.
+    pub(super) fn short(&mut self, vocabulary: &Vocabulary, bytes: &[u8], text: bool) -> &[u32] {
         self.window.clear();
-        self.merge(vocabulary, bytes);
+        self.tokens.clear();
+        self.places.merge(vocabulary, bytes, text, &mut self.tokens);
         &self.tokens
     }
 
@@ -284,7 +313,7 @@ impl Merger {
     fn merge(&mut self, vocabulary: &Vocabulary, bytes: &[u8]) {
         self.tokens.clear();
         if bytes.len() <= WINDOW {
-            self.places.merge(vocabulary, bytes, &mut self.tokens);
+            self.places.merge(vocabulary, bytes, std::str::from_utf8(bytes).is_ok(), &mut self.tokens);
         } else {
             self.merge_by_heap(vocabulary, bytes);
         }

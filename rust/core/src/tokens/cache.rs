@@ -1,9 +1,6 @@
 //! What each short piece was encoded to the last time: a small table of fixed size that only one thread uses at once.
 
-use super::{
-    bpe::Merger,
-    vocab::{hash, Key},
-};
+use super::{bpe::Merger, prefetch::prefetch, vocab::Key};
 use parking_lot::{Mutex, MutexGuard};
 use std::{
     cell::Cell,
@@ -22,6 +19,10 @@ const MAX_COUNT: usize = 0xF;
 const ID_BITS: u32 = 18;
 const MAX_IDS: usize = 3;
 
+/// No piece has this key: its length is 0 and its bytes are not. Not simply 0, so that filling the tables with it
+/// touches their memory: else a text seen for the first time would pay for 400 page faults.
+const NO_KEY: Key = 1;
+
 /// The cache of one thread for one vocabulary, and the working memory for what is not in it.
 pub(super) struct Cache {
     keys: Box<[[u128; 2]; SETS]>,
@@ -37,6 +38,12 @@ pub(super) struct Known {
 }
 
 impl Known {
+    /// Of a number of tokens that are only counted.
+    #[inline(always)]
+    pub(super) fn counted(count: usize) -> Self {
+        Self { count, packed: 0 }
+    }
+
     /// The id of token `at`, where there are at most three.
     #[inline(always)]
     #[allow(clippy::cast_possible_truncation)]
@@ -47,12 +54,29 @@ impl Known {
 
 impl Cache {
     fn new() -> Self {
-        Self { keys: filled([0; 2]), ids: filled([0; 2]), merger: Merger::default() }
+        Self { keys: filled([NO_KEY; 2]), ids: filled([u64::MAX; 2]), merger: Merger::default() }
+    }
+
+    /// How many tokens a piece has; 0 if the cache does not know it. Without a branch.
+    #[inline(always)]
+    pub(super) fn count(&self, key: Key, hash: u64) -> usize {
+        let [first, second] = self.keys[set(hash)];
+        let count = |there: Key| {
+            let same = (there ^ key) & !COUNT == 0;
+            (there >> COUNT_SHIFT) as usize & usize::from(same).wrapping_neg()
+        };
+        count(first) | count(second)
+    }
+
+    /// Asks for the memory that [`Self::count`] and [`Self::get`] will read.
+    #[inline(always)]
+    pub(super) fn prefetch(&self, hash: u64) {
+        prefetch(&self.keys[set(hash)]);
     }
 
     #[inline(always)]
-    pub(super) fn get(&self, key: Key) -> Option<Known> {
-        let set = set(key);
+    pub(super) fn get(&self, key: Key, hash: u64) -> Option<Known> {
+        let set = set(hash);
         let [first, second] = self.keys[set];
         if (first ^ key) & !COUNT == 0 {
             return Some(Known { count: (first >> COUNT_SHIFT) as usize, packed: self.ids[set][0] });
@@ -62,11 +86,11 @@ impl Cache {
     }
 
     /// Keeps a piece; the older of the two in its set makes room.
-    pub(super) fn put(&mut self, key: Key, ids: &[u32]) {
+    pub(super) fn put(&mut self, key: Key, hash: u64, ids: &[u32]) {
         if ids.len() > MAX_COUNT {
             return;
         }
-        let set = set(key);
+        let set = set(hash);
         let ids_there = &mut self.ids[set];
         let keys_there = &mut self.keys[set];
         if (keys_there[0] ^ key) & !COUNT != 0 {
@@ -79,8 +103,8 @@ impl Cache {
 }
 
 #[inline(always)]
-fn set(key: Key) -> usize {
-    (hash(key) >> (64 - SET_BITS)) as usize
+fn set(hash: u64) -> usize {
+    (hash >> (64 - SET_BITS)) as usize
 }
 
 fn filled<T: Copy>(value: T) -> Box<[T; SETS]> {

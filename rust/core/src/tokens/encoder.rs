@@ -7,7 +7,7 @@ use super::{
     scan::{Classify, Portable},
     seen::{Found, Seen, MAX_BYTES},
     split::Pattern,
-    vocab::{key, Key, Vocabulary, KEY_BYTES, NONE},
+    vocab::{hash, key, long_hash, Key, Vocabulary, KEY_BYTES, NONE},
     Stopped,
 };
 
@@ -52,12 +52,12 @@ impl Encoder {
         stop: &mut dyn FnMut() -> bool,
     ) -> Result<(), Stopped> {
         let mut taken = self.caches.take();
-        let mut run = Run { encoder: self, cache: taken.cache(), bytes: text.as_bytes(), output, stop };
+        let mut run = Run { encoder: self, cache: taken.cache(), bytes: text.as_bytes(), text: true, output, stop };
         let mut parts = Parts::new(text, self.pattern, &self.vocabulary.bridges, classify);
-        let mut later = [(0, Known::default()); CAPACITY];
+        let mut work = Work { sought: [(0, 0); CAPACITY], later: [0; CAPACITY + 1] };
         let mut ask = STOP_EVERY;
         while parts.fill() {
-            run.batch(&parts, &mut later)?;
+            run.batch(&parts, &mut work)?;
             if parts.end() >= ask {
                 ask = parts.end() + STOP_EVERY;
                 if (run.stop)() {
@@ -71,10 +71,11 @@ impl Encoder {
     /// Encodes any bytes as one piece.
     pub(super) fn piece(&self, bytes: &[u8], output: &mut impl Output) {
         let mut taken = self.caches.take();
-        let mut run = Run { encoder: self, cache: taken.cache(), bytes, output, stop: &mut || false };
+        let text = std::str::from_utf8(bytes).is_ok();
+        let mut run = Run { encoder: self, cache: taken.cache(), bytes, text, output, stop: &mut || false };
         if !bytes.is_empty() {
             // Never stopped, so never an error.
-            let _ = run.part(0, bytes.len());
+            let _ = run.part(bytes, key_or_none(bytes, 0, bytes.len()), Seen::hash(bytes));
         }
     }
 }
@@ -84,63 +85,99 @@ struct Run<'a, O> {
     encoder: &'a Encoder,
     cache: &'a mut Cache,
     bytes: &'a [u8],
+    /// Whether they are UTF-8.
+    text: bool,
     output: &'a mut O,
     stop: &'a mut dyn FnMut() -> bool,
 }
 
 impl<O: Output> Run<'_, O> {
     /// Encodes a batch. First all parts are sought in the cache, and for those that are not there the memory is asked
-    /// for where they may be: waiting for many places at once takes hardly longer than waiting for one. `later` is
-    /// working memory: the parts that wait, and what the cache knew of them.
+    /// for where they may be: waiting for many places at once takes hardly longer than waiting for one.
     #[inline(always)]
-    #[allow(clippy::cast_possible_truncation)]
-    fn batch<C: Classify>(&mut self, parts: &Parts<'_, C>, later: &mut [(u8, Known); CAPACITY]) -> Result<(), Stopped> {
-        let mut waiting = 0;
+    fn batch<C: Classify>(&mut self, parts: &Parts<'_, C>, work: &mut Work) -> Result<(), Stopped> {
         for at in 0..parts.len() {
             let (start, end) = parts.bounds(at);
-            let known = self.known(start, end);
-            if let Some(known) = known {
-                if (!O::IN_ORDER || waiting == 0) && self.output.known(known) {
-                    continue;
-                }
-            }
-            later[waiting] = (at as u8, known.unwrap_or_default());
-            waiting += 1;
+            let key = key_or_none(self.bytes, start, end - start);
+            let hash = hash(key);
+            self.cache.prefetch(hash);
+            work.sought[at] = (key, hash);
         }
-        for &(at, known) in &later[..waiting] {
-            if known.count == 0 || !self.output.known(known) {
-                let (start, end) = parts.bounds(at as usize);
-                self.part(start, end)?;
+        let waiting = if O::IN_ORDER { self.known_in_order(parts, work) } else { self.known(parts, work) };
+        if waiting == 0 {
+            return Ok(());
+        }
+        for &at in &work.later[..waiting] {
+            self.prefetch(parts.bounds(usize::from(at)), &mut work.sought[usize::from(at)]);
+        }
+        for &at in &work.later[..waiting] {
+            self.encoder.seen.prefetch_entry(work.sought[usize::from(at)].1);
+        }
+        for &at in &work.later[..waiting] {
+            let (start, end) = parts.bounds(usize::from(at));
+            let (key, hash) = work.sought[usize::from(at)];
+            // An equal part of the same batch may have come first.
+            if !self.cache.get(key, hash).is_some_and(|known| self.output.known(known)) {
+                self.part(&self.bytes[start..end], key, hash)?;
             }
         }
         Ok(())
     }
 
-    /// What the cache knows of a part; if nothing, the memory is asked for where it may be.
+    /// Hands out what the cache knows of a batch, and notes the parts that it does not know. No branch depends on
+    /// which they are: guessing wrong would mean to wait for each place in the cache by itself.
     #[inline(always)]
-    fn known(&self, start: usize, end: usize) -> Option<Known> {
-        if end - start <= KEY_BYTES {
-            let key = key(self.bytes, start, end - start);
-            let known = self.cache.get(key);
-            if known.is_some() {
-                return known;
-            }
-            self.encoder.vocabulary.prefetch_key(key);
+    #[allow(clippy::cast_possible_truncation)]
+    fn known<C: Classify>(&mut self, parts: &Parts<'_, C>, work: &mut Work) -> usize {
+        let mut waiting = 0;
+        let mut total = 0;
+        for at in 0..parts.len() {
+            let (key, hash) = work.sought[at];
+            let count = self.cache.count(key, hash);
+            total += count;
+            work.later[waiting] = at as u8;
+            waiting += usize::from(count == 0);
         }
-        if end - start <= MAX_BYTES {
-            self.encoder.seen.prefetch(&self.bytes[start..end]);
-        }
-        None
+        self.output.known(Known::counted(total));
+        waiting
     }
 
-    fn part(&mut self, start: usize, end: usize) -> Result<(), Stopped> {
-        let bytes = &self.bytes[start..end];
-        if bytes.len() <= KEY_BYTES {
-            let key = key(self.bytes, start, bytes.len());
-            // An equal part of the same batch may have come first.
-            if !self.cache.get(key).is_some_and(|known| self.output.known(known)) {
-                self.short(bytes, key);
+    /// The same where the order matters: from the first part on that is not known, all have to wait.
+    #[inline(always)]
+    #[allow(clippy::cast_possible_truncation)]
+    fn known_in_order<C: Classify>(&mut self, parts: &Parts<'_, C>, work: &mut Work) -> usize {
+        let mut at = 0;
+        while at < parts.len() {
+            let (key, hash) = work.sought[at];
+            if !self.cache.get(key, hash).is_some_and(|known| self.output.known(known)) {
+                break;
             }
+            at += 1;
+        }
+        let waiting = parts.len() - at;
+        for (later, at) in work.later.iter_mut().zip(at..parts.len()) {
+            *later = at as u8;
+        }
+        waiting
+    }
+
+    /// Asks for the memory where a part may be that the cache does not know.
+    #[inline(always)]
+    fn prefetch(&self, (start, end): (usize, usize), (key, hash): &mut (Key, u64)) {
+        if end - start > KEY_BYTES {
+            if end - start > MAX_BYTES {
+                return;
+            }
+            *hash = long_hash(&self.bytes[start..end]);
+        } else {
+            self.encoder.vocabulary.prefetch_key(*key);
+        }
+        self.encoder.seen.prefetch(*hash);
+    }
+
+    fn part(&mut self, bytes: &[u8], key: Key, hash: u64) -> Result<(), Stopped> {
+        if bytes.len() <= KEY_BYTES {
+            self.short(bytes, key, hash);
             return Ok(());
         }
         if let Some(id) = self.encoder.vocabulary.find(bytes) {
@@ -151,34 +188,52 @@ impl<O: Output> Run<'_, O> {
             return self.cache.merger.long(&self.encoder.vocabulary, bytes, self.output.sink(), self.stop);
         }
         let mut found = Found::default();
-        let tokens = merged(self.encoder, self.cache, bytes, &mut found);
+        let tokens = merged(self.encoder, self.cache, (bytes, hash), self.text, &mut found);
         self.output.tokens(tokens);
         Ok(())
     }
 
-    fn short(&mut self, bytes: &[u8], key: Key) {
+    fn short(&mut self, bytes: &[u8], key: Key, hash: u64) {
         let id = self.encoder.vocabulary.find_key(key);
         if id != NONE {
-            self.cache.put(key, &[id]);
+            self.cache.put(key, hash, &[id]);
             return self.output.tokens(&[id]);
         }
         let mut found = Found::default();
-        let tokens = merged(self.encoder, self.cache, bytes, &mut found);
+        let tokens = merged(self.encoder, self.cache, (bytes, hash), self.text, &mut found);
         self.output.tokens(tokens);
         // Copied, because the tokens may still lie in the working memory of the cache.
         let mut ids = [NONE; KEY_BYTES];
         let count = tokens.len();
         ids[..count].copy_from_slice(tokens);
-        self.cache.put(key, &ids[..count]);
+        self.cache.put(key, hash, &ids[..count]);
     }
 }
 
-/// The tokens of a piece of at most [`MAX_BYTES`] that is no token: seen before, or encoded now.
-fn merged<'a>(encoder: &Encoder, cache: &'a mut Cache, bytes: &[u8], found: &'a mut Found) -> &'a [u32] {
-    if encoder.seen.get(bytes, found) {
+/// The working memory of a batch: the key and hash of each part, and the numbers of those that wait.
+struct Work {
+    sought: [(Key, u64); CAPACITY],
+    later: [u8; CAPACITY + 1],
+}
+
+/// The key of a part; of one that is too long, a key that no piece has.
+#[inline(always)]
+fn key_or_none(bytes: &[u8], at: usize, length: usize) -> Key {
+    key(bytes, at, if length <= KEY_BYTES { length } else { 0 })
+}
+
+/// The tokens of a piece of at most [`MAX_BYTES`] that is no token: seen before, or encoded now. `text`: it is UTF-8.
+fn merged<'a>(
+    encoder: &Encoder,
+    cache: &'a mut Cache,
+    (bytes, hash): (&[u8], u64),
+    text: bool,
+    found: &'a mut Found,
+) -> &'a [u32] {
+    if encoder.seen.get(bytes, hash, found) {
         return found.tokens();
     }
-    let tokens = cache.merger.short(&encoder.vocabulary, bytes);
-    encoder.seen.put(bytes, tokens);
+    let tokens = cache.merger.short(&encoder.vocabulary, bytes, text);
+    encoder.seen.put(bytes, hash, tokens);
     tokens
 }

@@ -148,6 +148,16 @@ impl Pairs {
         prefetch(&self.filter[filter_bit(pair) >> 6]);
     }
 
+    /// Asks for the slot of a pair, unless the filter says already that there is none.
+    #[inline(always)]
+    fn prefetch_likely(&self, left: u32, right: u32) {
+        let pair = u64::from(left) << ID_BITS | u64::from(right);
+        let bit = filter_bit(pair);
+        // Without a branch: it would be guessed wrong too often.
+        let there = (self.filter[bit >> 6] >> (bit & 63) & 1) as usize;
+        prefetch(&self.slots[self.slot(pair) & there.wrapping_neg()]);
+    }
+
     fn insert(&mut self, left: u32, right: u32, joined: u32) {
         let pair = u64::from(left) << ID_BITS | u64::from(right);
         let bit = filter_bit(pair);
@@ -377,6 +387,12 @@ impl Vocabulary {
     #[inline]
     pub(super) fn join(&self, left: u32, right: u32) -> u32 {
         self.pairs.get(left, right)
+    }
+
+    /// Asks for the memory that [`Self::join`] will read.
+    #[inline(always)]
+    pub(super) fn prefetch_join(&self, left: u32, right: u32) {
+        self.pairs.prefetch_likely(left, right);
     }
 
     /// The two tokens that joined to `id` last; `(id, id)` for a single byte.
