@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from sluicegate import __version__
+from sluicegate.cli.apply import apply, export
 from sluicegate.cli.ask import ask
 from sluicegate.cli.check import check
 from sluicegate.cli.demo import demo
@@ -24,6 +25,8 @@ app = typer.Typer(
 app.command()(serve)
 app.command()(check)
 app.command()(migrate)
+app.command()(apply)
+app.command()(export)
 app.command()(demo)
 app.add_typer(tokens)
 app.command()(ask)

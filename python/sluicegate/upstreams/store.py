@@ -113,7 +113,23 @@ async def credentials_of(view: View, workspace: str, upstream: str) -> Credentia
     row = (await view.execute(_usable(workspace).where(_table.c.id == upstream))).first()
     if row is None:
         raise NotFoundError(_KIND, upstream)
-    owner = row.workspace
+    return await _opened(view, row)
+
+
+async def stored_credentials(view: View, workspace: str, upstream: str) -> Credentials:
+    """Key and headers of an upstream of this owner, enabled or not, to be compared and written anew.
+
+    Raises NotFoundError, and SecretsError for a secret that was moved or altered.
+    """
+    query = select(_table).where(_table.c.workspace == workspace, _table.c.id == upstream, _alive)
+    row = (await view.execute(query)).first()
+    if row is None:
+        raise NotFoundError(_KIND, upstream)
+    return await _opened(view, row)
+
+
+async def _opened(view: View, row: Row[Any]) -> Credentials:
+    upstream, owner = row.id, row.workspace
     key, headers = None, dict[str, str]()
     if row.api_key is not None:
         place = _place(upstream, "api_key", owner, row.base_url)
