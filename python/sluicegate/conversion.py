@@ -23,8 +23,16 @@ def split(message: str) -> tuple[str, Path]:
 
 def words(what: str) -> str:
     """«Expected `str`, got `int`» for who does not know Python."""
-    plain = re.sub(r"`(\w+)`", lambda kind: _KINDS.get(kind[1], kind[0]), what)
+    plain = re.sub(r"`(\w+(?: \| \w+)*)`", _kinds, what)
     return plain[:1].lower() + plain[1:]
+
+
+def _kinds(found: re.Match[str]) -> str:
+    """«int | null» is a whole number: nobody has to write null."""
+    names = [name for name in found[1].split(" | ") if name != "null"]
+    if len(names) == 1 and names[0] not in _KINDS:
+        return found[0]
+    return " or ".join(_KINDS.get(name, name) for name in names)
 
 
 def _path(text: str) -> Path:

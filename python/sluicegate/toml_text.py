@@ -34,6 +34,12 @@ def value_text(value: Any, *, lines: bool = False) -> str:
     return _scalar(value)
 
 
+def table_text(heading: str, values: Mapping[str, Any]) -> str:
+    """A table with its heading, such as `[[workspace]]`."""
+    lines = [f"{key_text(key)} = {value_text(value, lines=True)}" for key, value in values.items()]
+    return "\n".join([heading, *lines, ""])
+
+
 def _scalar(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"

@@ -94,8 +94,8 @@ def test_every_error_is_told_with_its_line_and_key() -> None:
         ':9: workspace[0].context_window: expected a share such as "40%", or a number of tokens such as 4096',
         ":13: workspace[0].upstream[0].kind: `vlm` is none of: custom, deepseek, fireworks, groq, llamacpp, "
         "lmstudio, ollama, openai, openrouter, tgi, together, vllm. Did you mean `vllm`?",
-        ":15: workspace[0].upstream[0].api_key: expected env:NAME or file:PATH; the secret itself does not "
-        'belong into a file or a command line. "kept" is the one that is stored',
+        ":15: workspace[0].upstream[0].api_key: expected env:NAME or file:PATH; the secret itself must not "
+        'stand here, where others can read it. "kept" is the one that is stored',
         ":17: workspace[0].upstream[0].timeouts: unknown key `connnect`. Known here: connect, first_event, "
         "idle, total.",
         ":22: workspace[0].assistant[0].temperature: expected a number <= 2.0",

@@ -28,13 +28,18 @@ _SHOWN_UNMANAGED = 10
 
 def show(plan: "Plan", console: Console) -> None:
     """Print the steps, and a line that counts them."""
-    for step in plan.steps:
-        for line in _step(step):
-            console.print(line, soft_wrap=True)
+    show_steps(plan, console)
     if plan.steps:
         console.print(Text(_counted(plan), style="bold"), soft_wrap=True)
     if plan.unmanaged:
         console.print(Text(_unmanaged(plan.unmanaged), style="dim"), soft_wrap=True)
+
+
+def show_steps(plan: "Plan", console: Console) -> None:
+    """Print the steps."""
+    for step in plan.steps:
+        for line in _step(step):
+            console.print(line, soft_wrap=True)
 
 
 def named(item: "Item") -> str:
@@ -55,9 +60,9 @@ def _step(step: "Step") -> "Iterator[Text]":
     sign, style = _SIGNS[step.action]
     yield Text(f"{sign} {named(step.item)}", style=f"bold {style}")
     for field in step.fields:
-        if field.key == "name" and field.after == step.item.name:
-            continue
         if step.action == "create":
+            if field.key == "name" and field.after == step.item.name:
+                continue
             yield Text(f"    {field.key} = {_value(field.after)}", style=style)
         else:
             yield from _changed(field)

@@ -34,6 +34,11 @@ async def carry_out(
     plan = await make_plan(change, file, options)
     if shown is not None and not plan.same(shown):
         raise OutdatedError
+    return plan, await run(change, plan, options.source)
+
+
+async def run(change: Change, plan: Plan, source: Source) -> tuple[Minted, ...]:
+    """Do the steps. Raises ConfigError for what a store refuses, and UnavailableError."""
     made = []
     for step in plan.steps:
         try:
@@ -41,10 +46,10 @@ async def carry_out(
         except UnavailableError:
             raise
         except StorageError as error:
-            raise ConfigError(_located(options.source, step, error)) from None
+            raise ConfigError(_located(source, step, error)) from None
         if secret is not None:
             made.append(Minted(step.item.workspace, step.item.name, secret))
-    return plan, tuple(made)
+    return tuple(made)
 
 
 def _located(source: Source, step: Step, error: StorageError) -> str:

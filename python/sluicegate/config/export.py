@@ -11,7 +11,7 @@ from sluicegate.config.plain import plain_of
 from sluicegate.config.plan import assistant_values, draft_of, workspace_values
 from sluicegate.config.stored import StoredWorkspace, read
 from sluicegate.storage.transaction import View
-from sluicegate.toml_text import key_text, value_text
+from sluicegate.toml_text import table_text
 from sluicegate.upstreams.record import UpstreamDraft, UpstreamRecord
 
 _HEAD = """\
@@ -26,7 +26,7 @@ async def export(view: View, wanted: Collection[str] | None = None) -> str:
     stored = await read(view, wanted)
     parts = [_HEAD]
     if wanted is None:
-        parts += [_table("[[upstream]]", _upstream(record)) for record in stored.upstreams.values()]
+        parts += [table_text("[[upstream]]", _upstream(record)) for record in stored.upstreams.values()]
     for space in stored.workspaces.values():
         parts += _workspace(space)
     return "\n".join(parts)
@@ -34,16 +34,16 @@ async def export(view: View, wanted: Collection[str] | None = None) -> str:
 
 def _workspace(space: StoredWorkspace) -> Iterable[str]:
     record = space.record
-    yield _table("[[workspace]]", {"id": record.id} | workspace_values(record.id, draft_of(record)))
+    yield table_text("[[workspace]]", {"id": record.id} | workspace_values(record.id, draft_of(record)))
     for upstream in space.upstreams.values():
-        yield _table("[[workspace.upstream]]", _upstream(upstream))
+        yield table_text("[[workspace.upstream]]", _upstream(upstream))
     for assistant in space.assistants.values():
         draft = AssistantDraft(name=assistant.name, spec=assistant.spec)
-        yield _table("[[workspace.assistant]]", assistant_values(draft))
+        yield table_text("[[workspace.assistant]]", assistant_values(draft))
     for key in space.keys.values():
         # A revoked key would come back to life as a new one.
         if key.revoked_at is None:
-            yield _table("[[workspace.key]]", key_values(key_draft(key), key.role))
+            yield table_text("[[workspace.key]]", key_values(key_draft(key), key.role))
 
 
 def _upstream(record: UpstreamRecord) -> dict[str, Any]:
@@ -53,11 +53,3 @@ def _upstream(record: UpstreamRecord) -> dict[str, Any]:
     if record.header_names:
         values["headers"] = dict.fromkeys(record.header_names, KEPT)
     return values
-
-
-def _table(heading: str, values: dict[str, Any]) -> str:
-    lines = [
-        heading,
-        *(f"{key_text(key)} = {value_text(value, lines=True)}" for key, value in values.items()),
-    ]
-    return "\n".join(lines) + "\n"

@@ -68,19 +68,24 @@ class KeyEntry(KeyDraft, frozen=True, forbid_unknown_fields=True, kw_only=True):
         return _part(self, KeyDraft)
 
 
-class WorkspaceEntry(WorkspaceSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`[[workspace]]`: its id, its settings, and what it owns."""
+class WorkspaceSettingsEntry(WorkspaceSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A workspace alone: its id, its name, its settings."""
 
     id: WorkspaceId
     # Left out: the id.
     name: Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+\Z")] | None = None
-    upstream: tuple[UpstreamEntry, ...] = ()
-    assistant: tuple[AssistantEntry, ...] = ()
-    key: tuple[KeyEntry, ...] = ()
 
     def draft(self) -> WorkspaceDraft:
         """Name and settings."""
         return WorkspaceDraft(name=self.name or self.id, settings=_part(self, WorkspaceSettings))
+
+
+class WorkspaceEntry(WorkspaceSettingsEntry, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[[workspace]]`: itself, and what it owns."""
+
+    upstream: tuple[UpstreamEntry, ...] = ()
+    assistant: tuple[AssistantEntry, ...] = ()
+    key: tuple[KeyEntry, ...] = ()
 
 
 class ConfigFile(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

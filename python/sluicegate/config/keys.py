@@ -3,8 +3,9 @@
 from sluicegate.config.file import KeyEntry
 from sluicegate.config.plain import plain_of
 from sluicegate.config.step import Field, Item, Planner, Words, differing
+from sluicegate.ids import PLATFORM
 from sluicegate.keys import store
-from sluicegate.keys.model import Key, KeyDraft
+from sluicegate.keys.model import Key, KeyDraft, RoleName
 from sluicegate.keys.secret import Kind
 from sluicegate.settings import Secret
 from sluicegate.storage.codec import checked
@@ -26,11 +27,12 @@ async def plan_key(planner: Planner, workspace: str, entry: KeyEntry, before: Ke
             f"the key `{entry.name}` is revoked and stays so; delete it, and the next run makes a new one",
         )
         return
-    if before.role != entry.role:
+    role = role_of(workspace, entry)
+    if before.role != role:
         planner.fail((*path, "role"), "the role of a key stays what it is: give this one another name")
         return
     draft, stored = checked(entry.draft()), draft_of(before)
-    fields = differing(key_values(stored, before.role), key_values(draft, entry.role))
+    fields = differing(key_values(stored, before.role), key_values(draft, role))
     replaced = given is not None and not await _is_current(planner.view, before, given)
     if not fields and not replaced:
         return
@@ -64,6 +66,11 @@ def draft_of(key: Key) -> KeyDraft:
     return KeyDraft(**{name: getattr(key, name) for name in KeyDraft.__struct_fields__})
 
 
+def role_of(workspace: str, entry: KeyEntry) -> RoleName | None:
+    """The platform's own keys have one role, so nobody has to say it."""
+    return "platform_admin" if workspace == PLATFORM else entry.role
+
+
 def key_values(draft: KeyDraft, role: str | None) -> dict[str, object]:
     """The keys of its table, but for the secret."""
     values: dict[str, object] = plain_of(draft, KeyDraft)
@@ -73,14 +80,14 @@ def key_values(draft: KeyDraft, role: str | None) -> dict[str, object]:
 
 
 def _plan_new(planner: Planner, workspace: str, entry: KeyEntry, given: Secret | None, path: Path) -> None:
-    draft = checked(entry.draft())
+    draft, role = checked(entry.draft()), role_of(workspace, entry)
     shown = Words("(made, and shown once)" if entry.secret is None else entry.secret)
-    fields = (*differing({}, key_values(draft, entry.role)), Field("secret", None, shown))
+    fields = (*differing({}, key_values(draft, role)), Field("secret", None, shown))
 
     async def create(change: Change) -> str | None:
         own = None if given is None else given.reveal()
-        kind: Kind = "client" if entry.role is None else "admin"
-        _, text = await store.create(change, workspace, draft, kind=kind, role=entry.role, secret=own)
+        kind: Kind = "client" if role is None else "admin"
+        _, text = await store.create(change, workspace, draft, kind=kind, role=role, secret=own)
         return None if own is not None else text
 
     planner.add("create", Item("key", workspace, entry.name), fields, path, create)

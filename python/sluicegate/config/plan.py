@@ -7,7 +7,7 @@ from typing import Any
 from sluicegate.assistants import store as assistants
 from sluicegate.assistants.model import Assistant, AssistantDraft, AssistantSpec
 from sluicegate.config import keys, upstreams
-from sluicegate.config.file import AssistantEntry, ConfigFile, WorkspaceEntry
+from sluicegate.config.file import AssistantEntry, ConfigFile, WorkspaceEntry, WorkspaceSettingsEntry
 from sluicegate.config.plain import plain_of
 from sluicegate.config.step import Item, Options, Plan, Planner, differing
 from sluicegate.config.stored import Stored, StoredWorkspace, read
@@ -28,10 +28,11 @@ async def make_plan(view: View, file: ConfigFile, options: Options) -> Plan:
     stored = await read(view, {space.id for space in file.workspace})
     _check_names(file, stored, planner)
     for index, space in enumerate(file.workspace):
-        _plan_workspace(planner, space, stored.workspaces.get(space.id), ("workspace", index))
+        before = stored.workspaces.get(space.id)
+        plan_workspace(planner, space, None if before is None else before.record, ("workspace", index))
     for index, entry in enumerate(file.upstream):
-        before = stored.upstreams.get(entry.name)
-        await upstreams.plan_upstream(planner, PLATFORM, entry, before, ("upstream", index))
+        known = stored.upstreams.get(entry.name)
+        await upstreams.plan_upstream(planner, PLATFORM, entry, known, ("upstream", index))
     for index, space in enumerate(file.workspace):
         await _plan_owned(planner, space, stored.workspaces.get(space.id), ("workspace", index))
     for space in file.workspace:
@@ -47,9 +48,10 @@ async def make_plan(view: View, file: ConfigFile, options: Options) -> Plan:
     return planner.finish()
 
 
-def _plan_workspace(
-    planner: Planner, space: WorkspaceEntry, before: StoredWorkspace | None, path: Path
+def plan_workspace(
+    planner: Planner, space: WorkspaceSettingsEntry, before: Workspace | None, path: Path
 ) -> None:
+    """What has to be done for a workspace itself."""
     draft = checked(space.draft())
     after = workspace_values(space.id, draft)
     item = Item("workspace", space.id, space.id)
@@ -60,8 +62,8 @@ def _plan_workspace(
 
         planner.add("create", item, differing({}, after), path, create)
         return
-    version = before.record.version
-    fields = differing(workspace_values(space.id, draft_of(before.record)), after)
+    version = before.version
+    fields = differing(workspace_values(space.id, draft_of(before)), after)
 
     async def replace(change: Change) -> None:
         await workspaces.replace(change, space.id, draft, expected=version)
@@ -82,17 +84,18 @@ async def _plan_owned(
         await upstreams.plan_upstream(planner, space.id, upstream, found, where)
     for index, assistant in enumerate(space.assistant):
         where = (*path, "assistant", index)
-        _plan_assistant(planner, space.id, assistant, known_assistants.get(assistant.name), where)
+        plan_assistant(planner, space.id, assistant, known_assistants.get(assistant.name), where)
     for index, key in enumerate(space.key):
         where = (*path, "key", index)
         await keys.plan_key(planner, space.id, key, known_keys.get(key.name), where)
 
 
-def _plan_assistant(
+def plan_assistant(
     planner: Planner, workspace: str, entry: AssistantEntry, before: Assistant | None, path: Path
 ) -> None:
+    """What has to be done for one entry."""
     draft = checked(entry.draft())
-    after = plain_of(draft.spec, AssistantSpec)
+    after = assistant_values(draft)
     item = Item("assistant", workspace, entry.name)
     if before is None:
 
@@ -102,7 +105,7 @@ def _plan_assistant(
         planner.add("create", item, differing({}, after), path, create)
         return
     assistant, version = before.id, before.version
-    fields = differing(plain_of(before.spec, AssistantSpec), after)
+    fields = differing(assistant_values(AssistantDraft(name=before.name, spec=before.spec)), after)
 
     async def replace(change: Change) -> None:
         await assistants.replace(change, workspace, assistant, draft, expected=version)
@@ -176,12 +179,12 @@ def _check_names(file: ConfigFile, stored: Stored, planner: Planner) -> None:
         names = named[space.id]
         if space.default_upstream is not None and space.default_upstream not in names:
             where: Path = ("workspace", index, "default_upstream")
-            planner.warn(where, _no_upstream(space.default_upstream, names))
+            planner.warn(where, no_upstream(space.default_upstream, names))
     for space, assistant, path in file.assistants():
         names = named[space.id]
         for upstream in dict.fromkeys(ref.partition("/")[0] for ref in assistant.model):
             if upstream not in names:
-                planner.warn((*path, "model"), _no_upstream(upstream, names))
+                planner.warn((*path, "model"), no_upstream(upstream, names))
 
 
 def _usable(space: WorkspaceEntry, file: ConfigFile, stored: Stored, planner: Planner) -> set[str]:
@@ -198,7 +201,8 @@ def _usable(space: WorkspaceEntry, file: ConfigFile, stored: Stored, planner: Pl
     }
 
 
-def _no_upstream(name: str, known: set[str]) -> str:
+def no_upstream(name: str, known: set[str]) -> str:
+    """What is said of a reference to nothing."""
     return f"there is no upstream `{name}` that this workspace may use{_near(name, known)}"
 
 

@@ -32,7 +32,7 @@ _MOST_PROMPT_BYTES = 1 << 20
 _JSON = "json:"
 
 _NAME = "1 to 64 letters, digits, `.`, `_` or `-`, the first a letter or digit"
-_REF = "env:NAME or file:PATH; the secret itself does not belong into a file or a command line"
+_REF = "env:NAME or file:PATH; the secret itself must not stand here, where others can read it"
 # What the patterns of texts mean, by the key.
 _FORMS = {
     "api_key": f'{_REF}. "kept" is the one that is stored',
@@ -135,6 +135,7 @@ def read_file(path: Path | None, raw: bytes, shown: str) -> tuple[ConfigFile, So
     upstreams = _all(reader, values, "upstream", UpstreamEntry, ())
     for index, upstream in enumerate(upstreams):
         check_upstream(reader, upstream, ("upstream", index), owned=False)
+        _refuse_stdin(reader, upstream.api_key, ("upstream", index, "api_key"))
     workspaces = tuple(_workspaces(reader, values, folder))
     _require_unique(reader, upstreams, ("upstream",), "name")
     _require_unique(reader, workspaces, ("workspace",), "id")
@@ -189,8 +190,11 @@ def _workspaces(reader: Reader, values: dict[str, Any], folder: Path) -> Iterato
         keys = _all(reader, table, "key", KeyEntry, path)
         for number, upstream in enumerate(upstreams):
             check_upstream(reader, upstream, (*path, "upstream", number), owned=True)
+            _refuse_stdin(reader, upstream.api_key, (*path, "upstream", number, "api_key"))
         for number, assistant in enumerate(assistants):
             assistants[number] = check_assistant(reader, assistant, (*path, "assistant", number), folder)
+        for number, key in enumerate(keys):
+            _refuse_stdin(reader, key.secret, (*path, "key", number, "secret"))
         for kind, entries in (("upstream", upstreams), ("assistant", assistants), ("key", keys)):
             _require_unique(reader, entries, (*path, kind), "name")
         if found is not None:
@@ -222,6 +226,11 @@ def _require_unique(reader: Reader, entries: Any, path: KeyPath, field: str) -> 
         if name in seen:
             reader.fail((*path, index, field), f"`{name}` is used twice")
         seen.add(name)
+
+
+def _refuse_stdin(reader: Reader, ref: str | None, path: KeyPath) -> None:
+    if ref == "-":
+        reader.fail(path, f"expected {_REF}")
 
 
 def _fields(kind: type[Struct]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Mapping
+from getpass import getpass
 from pathlib import Path
 
 from sluicegate.settings import Secret
@@ -24,7 +25,9 @@ class SecretSource:
     def resolve(self, ref: str) -> Secret:
         """The secret itself. Raises SecretError."""
         if ref == "-":
-            return _filled(sys.stdin.read(_MOST_BYTES), "standard input")
+            # What is typed at a terminal is not shown.
+            typed = getpass("Secret: ") if sys.stdin.isatty() else sys.stdin.read(_MOST_BYTES)
+            return _filled(typed, "standard input")
         kind, _, rest = ref.partition(":")
         if kind == "text":
             return Secret(rest)
