@@ -15,6 +15,7 @@ LAYERS = (
     {"cli"},
     {"app"},
     {"config", "console", "chat", "completions", "embeddings", "responses", "*.routes", "*.endpoint"},
+    {"records"},
     {
         "keys",
         "workspaces",
