@@ -20,7 +20,7 @@ Fields = Annotated[
     typer.Argument(
         help="Keys of the configuration file: max_tokens=512, model=local/a, aliases.fast=b. "
         "A list is given by repeating; @PATH reads a text from a file; FIELD= goes back to the default.",
-        metavar="[FIELD=VALUE]...",
+        metavar="FIELD=VALUE",
     ),
 ]
 

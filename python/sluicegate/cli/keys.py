@@ -37,11 +37,10 @@ def entries(
     if not found:
         show.note("No key. `sluicegate keys create NAME` makes one.")
         return
-    columns = ("NAME", "ID", "ENDS IN", "STATE", "MAY", "MODELS", "EXPIRES", "LAST USED")
+    columns = ("NAME", "ENDS IN", "STATE", "MAY", "MODELS", "EXPIRES", "LAST USED")
     rows = [
         (
             key.name,
-            key.id,
             [secret.last4 or "-" for secret in key.secrets],
             _state(key),
             key.role or key.scopes,
