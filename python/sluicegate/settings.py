@@ -2,7 +2,6 @@
 
 import os
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import Annotated, Any, Self, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
+from sluicegate import conversion
 from sluicegate.toml_lines import Path as KeyPath
-from sluicegate.toml_lines import key_lines, line_of
+from sluicegate.toml_lines import TomlError, line_of, parse
 
 Seconds = Annotated[float, Meta(gt=0, le=86400)]
 Bytes = Annotated[int, Meta(ge=1, le=1 << 40)]
@@ -23,15 +23,6 @@ S = TypeVar("S", bound=Struct)
 
 _ENV_UPSTREAM = "default"
 _KEY_LENGTHS = range(1, 513)
-# msgspec's names for what a value is, in words.
-_KINDS = {
-    "str": "a text",
-    "int": "a whole number",
-    "float": "a number",
-    "bool": "true or false",
-    "array": "a list",
-    "object": "a table",
-}
 
 
 class SettingsError(Exception):
@@ -220,17 +211,10 @@ def _read(path: str) -> tuple[_File, Source]:
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read: {error.strerror}") from None
     try:
-        text = raw.decode("utf-8")
-        values = tomllib.loads(text)
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise SettingsError(f"{path}:{line}: not valid UTF-8") from None
-    except tomllib.TOMLDecodeError as error:
-        at = re.search(r"^(.*?) \(at (?:line (\d+), column \d+|end of document)\)$", str(error))
-        what, line_text = (at[1], at[2]) if at else (str(error), None)
-        line = int(line_text) if line_text else text.count("\n") + 1
-        raise SettingsError(f"{path}:{line}: not valid TOML: {what}") from None
-    source = Source(path, key_lines(text))
+        values, lines = parse(raw)
+    except TomlError as error:
+        raise SettingsError(f"{path}:{error.line}: {error}") from None
+    source = Source(path, lines)
     try:
         return msgspec.convert(values, _File, dec_hook=_secret), source
     except msgspec.ValidationError as error:
@@ -263,8 +247,7 @@ def _explain(
 
     `table` and `kind`: what was read is a part of the file, at that path and of that kind.
     """
-    what, _, where = message.partition(" - at `")
-    inner = _parse_path(where.rstrip("`"))
+    what, inner = conversion.split(message)
     path = (*table, *inner)
     unknown = re.fullmatch(r"Object contains unknown field `(.*)`", what)
     if unknown:
@@ -279,18 +262,7 @@ def _explain(
         key = next((part for part in reversed(path) if isinstance(part, str)), "")
         free = key == "name" and kind is not None
         return source.error(path, f"expected {_FREE_NAME if free else _FORMS.get(key, _NAME)}")
-    plain = re.sub(r"`(\w+)`", lambda kind: _KINDS.get(kind[1], kind[0]), what)
-    return source.error(path, plain[:1].lower() + plain[1:])
-
-
-def _parse_path(text: str) -> KeyPath:
-    """`$.upstreams[0].headers[...]` as a key path; `[...]` names no key, so it ends there."""
-    path: list[str | int] = []
-    for key, index in re.findall(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]", text):
-        if index == "...":
-            break
-        path.append(int(index) if index else key)
-    return tuple(path)
+    return source.error(path, conversion.words(what))
 
 
 def _fields_at(path: KeyPath) -> list[str]:

@@ -6,6 +6,7 @@ follows strings, comments and brackets, and ignores the values.
 
 import re
 import tomllib
+from typing import Any
 
 Path = tuple[str | int, ...]
 
@@ -20,6 +21,29 @@ _MARK = re.compile(
     ''',
     re.DOTALL | re.VERBOSE,
 )
+
+
+class TomlError(ValueError):
+    """A text that is no TOML; `line` is where."""
+
+    def __init__(self, line: int, message: str) -> None:
+        super().__init__(message)
+        self.line = line
+
+
+def parse(raw: bytes) -> tuple[dict[str, Any], dict[Path, int]]:
+    """The values of a TOML file, and the lines of its keys. Raises TomlError."""
+    try:
+        text = raw.decode("utf-8")
+        return tomllib.loads(text), key_lines(text)
+    except UnicodeDecodeError as error:
+        raise TomlError(raw.count(b"\n", 0, error.start) + 1, "not valid UTF-8") from None
+    except tomllib.TOMLDecodeError as error:
+        at = re.search(r"^(.*?) \(at (?:line (\d+), column \d+|end of document)\)$", str(error))
+        what, line = (at[1], at[2]) if at else (str(error), None)
+        raise TomlError(int(line) if line else text.count("\n") + 1, f"not valid TOML: {what}") from None
+    except RecursionError:
+        raise TomlError(1, "nested too deep") from None
 
 
 def key_lines(text: str) -> dict[Path, int]:

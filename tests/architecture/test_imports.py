@@ -14,7 +14,7 @@ LAYERS = (
     {"__main__"},
     {"cli"},
     {"app"},
-    {"console", "chat", "completions", "embeddings", "responses", "*.routes", "*.endpoint"},
+    {"config", "console", "chat", "completions", "embeddings", "responses", "*.routes", "*.endpoint"},
     {"records"},
     {
         "keys",
@@ -32,7 +32,7 @@ LAYERS = (
     {"http", "storage", "telemetry"},
     {"client", "sse"},
     {"engine", "tokens"},
-    {"settings", "errors", "ids", "clock", "toml_lines", "fallback", "globs"},
+    {"settings", "errors", "ids", "clock", "toml_lines", "toml_text", "conversion", "fallback", "globs"},
     {"_core"},
 )
 # Folders that stand beside the gateway: they import nothing of it but themselves.
@@ -46,6 +46,8 @@ ALLOWED = {
     ("cli", "demo"),
     ("errors", "ids"),
     ("settings", "toml_lines"),
+    ("settings", "conversion"),
+    ("conversion", "toml_lines"),
     ("ids", "clock"),
 }
 # Two doors to the extension module: the engine has asyncio behind it, and who only counts tokens must not

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ import typer
 from sluicegate import settings
 from sluicegate.assistants.configured import AssistantConfig
 from sluicegate.cli import app
+from sluicegate.config import file as config_file
+from sluicegate.config.file import ConfigFile
+from sluicegate.config.plain import plain_of
 from sluicegate.workspaces.model import WorkspaceSettings
 
 ROOT = Path(__file__).parents[2]
@@ -30,6 +34,10 @@ TABLES = {
     "`[[upstreams]]`": settings.UpstreamConfig,
     "`[workspace]`": WorkspaceSettings,
     "`[[assistants]]`": AssistantConfig,
+}
+CONFIG_TABLES = {
+    "Top level": ConfigFile,
+    **{f"`{heading}`": kind for heading, kind in config_file.TABLES.items()},
 }
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
 
@@ -110,6 +118,33 @@ def test_every_error_code_has_its_line() -> None:
 def test_every_setting_has_its_line(heading: str) -> None:
     fields = {field.encode_name for field in msgspec.structs.fields(TABLES[heading])}
     assert first_cells(section("settings.md", heading)) == fields
+
+
+@pytest.mark.parametrize("heading", CONFIG_TABLES)
+def test_every_key_of_the_configuration_file_has_its_line(heading: str) -> None:
+    fields = {field.encode_name for field in msgspec.structs.fields(CONFIG_TABLES[heading])}
+    documented = first_cells(section("configuration-file.md", heading))
+    if heading == "`[[upstream]]`":
+        # The others stand above: the two tables are one struct.
+        documented |= first_cells(section("configuration-file.md", "`[[workspace.upstream]]`"))
+    assert documented == fields
+
+
+@pytest.mark.parametrize("heading", [heading for heading in CONFIG_TABLES if heading != "Top level"])
+def test_defaults_of_the_configuration_file_are_as_documented(heading: str) -> None:
+    rows = re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", section("configuration-file.md", heading), re.MULTILINE)
+    fields = {field.encode_name: field for field in msgspec.structs.fields(CONFIG_TABLES[heading])}
+    for name, shown in rows:
+        found = fields[name]
+        default = found.default if found.default_factory is msgspec.NODEFAULT else found.default_factory()
+        assert tomllib.loads(f"key = {shown}")["key"] == as_written(default), name
+
+
+def as_written(value: Any) -> Any:
+    """A default as a file would have it."""
+    if isinstance(value, msgspec.Struct):
+        return plain_of(value, type(value))
+    return list(value) if isinstance(value, tuple | frozenset) else value
 
 
 @pytest.mark.parametrize("heading", [heading for heading in TABLES if heading != "Top level"])

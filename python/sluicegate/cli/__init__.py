@@ -5,12 +5,20 @@ from typing import Annotated
 import typer
 
 from sluicegate import __version__
+from sluicegate.cli.apply import apply, export
 from sluicegate.cli.ask import ask
+from sluicegate.cli.assistants import app as assistants
+from sluicegate.cli.audit import app as audit
 from sluicegate.cli.check import check
 from sluicegate.cli.demo import demo
+from sluicegate.cli.importing import app as importing
+from sluicegate.cli.keys import app as keys
+from sluicegate.cli.members import app as members
 from sluicegate.cli.migrate import migrate
 from sluicegate.cli.serve import serve
 from sluicegate.cli.tokens import app as tokens
+from sluicegate.cli.upstreams import app as upstreams
+from sluicegate.cli.workspaces import app as workspaces
 
 # No pretty tracebacks: they show local variables, and so keys.
 app = typer.Typer(
@@ -24,6 +32,11 @@ app = typer.Typer(
 app.command()(serve)
 app.command()(check)
 app.command()(migrate)
+app.command()(apply)
+app.command()(export)
+app.add_typer(importing)
+for objects in (workspaces, keys, upstreams, assistants, members, audit):
+    app.add_typer(objects)
 app.command()(demo)
 app.add_typer(tokens)
 app.command()(ask)
