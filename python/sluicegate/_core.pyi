@@ -119,6 +119,12 @@ class Upstream:
         `base_url` ends where `/chat/completions` begins, usually in `/v1`. An address written in it (or
         `localhost`) is allowed; a name that resolves to a private one needs `allow_private_networks`.
         """
+    @staticmethod
+    def check_foreign(base_url: str, allow_private_networks: list[str]) -> None:
+        """Raises ValueError for a base URL that only the operator may write: one with a private address.
+
+        Names pass: they are checked when they are resolved.
+        """
     @property
     def origin(self) -> str:
         """`scheme://host:port`, without path, user or key."""

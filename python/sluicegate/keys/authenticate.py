@@ -38,7 +38,7 @@ class Authenticator:
             found = self._find(authorization[7:])
             if found is not None:
                 return found
-        key = self._one_credential(authorization, others)
+        key = credential_of(authorization, others)
         found = self._find(key)
         if found is not None:
             return found
@@ -53,26 +53,26 @@ class Authenticator:
         stored, found = self._by_digest.get(given, _NOBODY)
         return found if hmac.compare_digest(given, stored) else None
 
-    @staticmethod
-    def _one_credential(authorization: bytes | None, others: tuple[bytes, ...]) -> bytes:
-        """The one key in the request; two different ones could mean two different callers."""
-        if authorization is not None:
-            scheme, _, key = authorization.partition(b" ")
-            key = key.strip()
-            if scheme.lower() != b"bearer" or not key or b" " in key:
-                raise errors.invalid_api_key(f"The Authorization header is malformed. {_HOW}")
-        elif others:
-            key = others[0]
-        else:
-            raise errors.invalid_api_key(f"The request has no API key. {_HOW}")
-        if others and any(other != key for other in others):
-            raise errors.bad_request(
-                "conflicting_credentials",
-                "The request has two different API keys (Authorization, x-api-key, api-key). Send one.",
-            )
-        if not key or len(key) > _LONGEST:
-            raise errors.invalid_api_key(f"The API key is malformed. {_HOW}")
-        return key
+
+def credential_of(authorization: bytes | None, others: tuple[bytes, ...]) -> bytes:
+    """The one key in the request; two different ones could mean two different callers."""
+    if authorization is not None:
+        scheme, _, key = authorization.partition(b" ")
+        key = key.strip()
+        if scheme.lower() != b"bearer" or not key or b" " in key:
+            raise errors.invalid_api_key(f"The Authorization header is malformed. {_HOW}")
+    elif others:
+        key = others[0]
+    else:
+        raise errors.invalid_api_key(f"The request has no API key. {_HOW}")
+    if others and any(other != key for other in others):
+        raise errors.bad_request(
+            "conflicting_credentials",
+            "The request has two different API keys (Authorization, x-api-key, api-key). Send one.",
+        )
+    if not key or len(key) > _LONGEST:
+        raise errors.invalid_api_key(f"The API key is malformed. {_HOW}")
+    return key
 
 
 _NOBODY: tuple[bytes, Principal | None] = (bytes(32), None)

@@ -113,7 +113,20 @@ async def credentials_of(view: View, workspace: str, upstream: str) -> Credentia
     row = (await view.execute(_usable(workspace).where(_table.c.id == upstream))).first()
     if row is None:
         raise NotFoundError(_KIND, upstream)
-    owner = row.workspace
+    return await _opened(view, row)
+
+
+async def own_credentials(view: View, workspace: str, upstream: str) -> Credentials:
+    """Key and headers of an upstream of this owner, enabled or not. Raises NotFoundError, SecretsError."""
+    query = select(_table).where(_table.c.workspace == workspace, _table.c.id == upstream, _alive)
+    row = (await view.execute(query)).first()
+    if row is None:
+        raise NotFoundError(_KIND, upstream)
+    return await _opened(view, row)
+
+
+async def _opened(view: View, row: Row[Any]) -> Credentials:
+    owner, upstream = row.workspace, row.id
     key, headers = None, dict[str, str]()
     if row.api_key is not None:
         place = _place(upstream, "api_key", owner, row.base_url)
@@ -176,6 +189,16 @@ async def discovered(view: View, workspace: str, upstream: str) -> Discovered:
     """What was learned of an upstream that the workspace may call. Raises NotFoundError."""
     if (await view.execute(_usable(workspace).where(_table.c.id == upstream))).first() is None:
         raise NotFoundError(_KIND, upstream)
+    return await _learned(view, upstream)
+
+
+async def own_discovered(view: View, workspace: str, upstream: str) -> Discovered:
+    """What was learned of an upstream of this owner, enabled or not. Raises NotFoundError."""
+    await get(view, workspace, upstream)
+    return await _learned(view, upstream)
+
+
+async def _learned(view: View, upstream: str) -> Discovered:
     query = select(_discoveries).where(_discoveries.c.upstream == upstream)
     row = (await view.execute(query)).first()
     if row is None:
