@@ -72,3 +72,12 @@ async def rig(place: tuple[Location, World]) -> AsyncIterator[Rig]:
     """The API over a fresh copy of the world."""
     async with opened(*place) as found:
         yield found
+
+
+@pytest_asyncio.fixture
+async def shared(sqlite_world: tuple[Path, World], tmp_path: Path) -> AsyncIterator[Rig]:
+    """The API on SQLite alone, for calls whose verdict does not come from the database."""
+    folder = tmp_path / "shared"
+    shutil.copytree(sqlite_world[0], folder)
+    async with opened(Location(data_dir=folder), sqlite_world[1]) as found:
+        yield found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 from collections.abc import AsyncIterator, MutableMapping
@@ -58,7 +59,7 @@ class Rig:
         client: str = "127.0.0.1",
         patience: float = 20,
     ) -> Answer:
-        """One request below /api/v1; `key` is a name of the world's, or a text. Bodies of bytes go as they are."""
+        """One request below /api/v1; `key` is a name of the world's, or a text."""
         sent = [(name.lower().encode(), value.encode("latin-1")) for name, value in (headers or {}).items()]
         if key is not None:
             text = self.world.keys.get(key, key)
@@ -69,7 +70,9 @@ class Rig:
             if not any(name == b"content-type" for name, _ in sent):
                 sent.append(JSON)
             sent.append((b"content-length", str(len(raw)).encode()))
-        answer = await request(self.app, method, f"/api/v1{path}", raw, sent, query, client, patience)
+        answer = await request(
+            self.app, method, f"/api/v1{path}", raw, sent, query=query, client=client, patience=patience
+        )
         check_shape(answer)
         return answer
 
@@ -80,12 +83,11 @@ async def request(
     path: str,
     body: bytes,
     headers: list[tuple[bytes, bytes]],
-    query: str,
-    client: str,
-    patience: float,
+    *,
+    query: str = "",
+    client: str = "127.0.0.1",
+    patience: float = 5,
 ) -> Answer:
-    import asyncio
-
     answer = Answer()
     connection = Client([body])
 

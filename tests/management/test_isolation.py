@@ -1,15 +1,14 @@
-"""The isolation matrix: roles × every route × where an id comes from × whose it is."""
+"""The isolation matrix: roles by every route by where an id comes from by whose it is."""
 
 from __future__ import annotations
 
 import itertools
 import re
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 from rig import Rig, opened
 from sqlalchemy import select
 from verdicts import ALLOWED, BODIES, NOBODY, PUBLIC, ROLES
@@ -59,13 +58,11 @@ def expected(operation: Operation, role: str, workspace: str, source: str) -> in
         return 403
     if operation.is_scoped and workspace in (DELETED, GUESSED):
         return 404
-    kind = object_of(operation)
-    if kind is not None and source != "own":
-        # People are the platform's: none of them is another workspace's, and only a guess is nobody.
-        if not operation.is_scoped:
-            return 404 if source == "guessed" else operation.status
-        return 404
-    return operation.status
+    if object_of(operation) is None or source == "own":
+        return operation.status
+    # People are the platform's: none of them is another workspace's, and only a guess is nobody.
+    is_person = not operation.is_scoped and source != "guessed"
+    return operation.status if is_person else 404
 
 
 Cell = tuple[Operation, str, str, str]
@@ -86,7 +83,7 @@ async def ask(rig: Rig, cell: Cell) -> Answer:
     path = operation.path.replace("{workspace}", workspace)
     if kind is not None:
         found = identifier(rig.world, kind, workspace, source, HOMES.get(role, OWN))
-        path = path.replace("{%s}" % kind, found)
+        path = path.replace(f"{{{kind}}}", found)
     return await rig.call(
         operation.method, path, BODIES.get(operation.id), key=None if role == "none" else role
     )
@@ -108,15 +105,6 @@ async def head_of(rig: Rig) -> int:
     async with rig.database.read() as view:
         found: int = (await view.execute(select(schema.audit_head.c.sequence))).scalar_one()
         return found
-
-
-@pytest_asyncio.fixture
-async def shared(sqlite_world: tuple[Path, World], tmp_path: Path) -> AsyncIterator[Rig]:
-    """A world for calls that change nothing."""
-    folder = tmp_path / "shared"
-    shutil.copytree(sqlite_world[0], folder)
-    async with opened(Location(data_dir=folder), sqlite_world[1]) as rig:
-        yield rig
 
 
 def test_every_route_has_its_row() -> None:

@@ -22,6 +22,7 @@ _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _WHERE = re.compile(r"^(.*?)(?: - at `(?:key in )?\$\.?(.*?)`)?$", re.DOTALL)
 _FIELD = re.compile(r"(missing required|contains unknown) field `(.*)`")
 _LONGEST_NAME = 200
+_LONGEST_REASON = 500
 
 
 def read(body: bytes, kind: type[T]) -> T:
@@ -52,6 +53,8 @@ def invalid(said: str) -> GatewayError:
         return errors.bad_request(
             "unknown_parameter", f"{shown}there is no such field. Check its spelling, or leave it out.", param
         )
+    # It may quote what was sent.
+    what = errors.printable(what, _LONGEST_REASON)
     return errors.bad_request("invalid_value", f"{shown}{what[:1].lower()}{what[1:]}.", param)
 
 
