@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from sluicegate.audit import store
 from sluicegate.audit.model import Entry
@@ -16,9 +16,9 @@ _EXACTLY = "Only entries with exactly this."
 class AuditQuery(ListQuery, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Parameters of the audit log; what is given has to match exactly."""
 
-    action: Annotated[Filter, Meta(description=_EXACTLY)] | None = None
-    actor: Annotated[Filter, Meta(description=_EXACTLY)] | None = None
-    object: Annotated[Filter, Meta(description=_EXACTLY)] | None = None
+    action: Annotated[Filter, Meta(description=_EXACTLY)] | UnsetType = UNSET
+    actor: Annotated[Filter, Meta(description=_EXACTLY)] | UnsetType = UNSET
+    object: Annotated[Filter, Meta(description=_EXACTLY)] | UnsetType = UNSET
 
 
 async def _all(call: Call) -> Answer:
@@ -31,7 +31,8 @@ async def _list(call: Call) -> Answer:
 
 async def _listed(call: Call, workspace: str | None) -> Answer:
     query: AuditQuery = call.query
-    wanted = AuditFilter(action=query.action, actor=query.actor, object=query.object)
+    given = {name: getattr(query, name) for name in AuditFilter.__struct_fields__}
+    wanted = AuditFilter(**{name: value for name, value in given.items() if value is not UNSET})
     return call.listed(await store.entries(call.view, workspace, call.page(newest_first=True), wanted))
 
 

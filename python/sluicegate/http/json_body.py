@@ -21,6 +21,7 @@ _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _WHERE = re.compile(r"^(.*?)(?: - at `(?:key in )?\$\.?(.*?)`)?$", re.DOTALL)
 _FIELD = re.compile(r"(missing required|contains unknown) field `(.*)`")
+_QUOTED = re.compile(r"(?<=enum value) .*", re.DOTALL)
 _LONGEST_NAME = 200
 _LONGEST_REASON = 500
 
@@ -53,8 +54,8 @@ def invalid(said: str) -> GatewayError:
         return errors.bad_request(
             "unknown_parameter", f"{shown}there is no such field. Check its spelling, or leave it out.", param
         )
-    # It may quote what was sent.
-    what = errors.printable(what, _LONGEST_REASON)
+    # It quotes values that are none of a list: nobody knows what was pasted there.
+    what = errors.printable(_QUOTED.sub("", what), _LONGEST_REASON)
     return errors.bad_request("invalid_value", f"{shown}{what[:1].lower()}{what[1:]}.", param)
 
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from msgspec import Meta, Struct, structs
+from msgspec import UNSET, Meta, Struct, UnsetType, structs
 
 from sluicegate import errors
 from sluicegate.http.guard import NARROWING, permissions_of
@@ -45,7 +45,9 @@ class NewKey(Key, Struct, frozen=True, kw_only=True):
 class KeyQuery(NamedQuery, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Parameters of the list of keys."""
 
-    revoked: Annotated[bool, Meta(description="Only revoked ones, or only those that are not.")] | None = None
+    revoked: (
+        Annotated[bool, Meta(description="Only revoked ones, or only those that are not.")] | UnsetType
+    ) = UNSET
 
 
 def _answer(key: Key) -> Answer:
@@ -75,7 +77,8 @@ def _require_reach(call: Call, kind: Kind, role: RoleName | None, scopes: tuple[
 
 async def _list(call: Call) -> Answer:
     query: KeyQuery = call.query
-    page = await store.entries(call.view, call.workspace, call.page(), name=query.name, revoked=query.revoked)
+    revoked = None if query.revoked is UNSET else query.revoked
+    page = await store.entries(call.view, call.workspace, call.page(), name=query.name, revoked=revoked)
     return call.listed(page)
 
 

@@ -6,12 +6,13 @@ import orjson
 from starlette.applications import Starlette
 from starlette.routing import Route
 
+from sluicegate import errors
 from sluicegate.assistants import routes as assistants
 from sluicegate.audit import routes as audit
 from sluicegate.engine import Engine
 from sluicegate.http.body import BodyReader
+from sluicegate.http.envelope import refuse
 from sluicegate.http.exchange import JSON_HEADERS, exchange_of
-from sluicegate.http.head import require_method
 from sluicegate.keys import routes as keys
 from sluicegate.keys.cache import KeyReader
 from sluicegate.management.caller import OPERATIONS as CALLER
@@ -81,5 +82,8 @@ class _Document:
 
     async def __call__(self, scope: Any, _receive: Any, _send: Any) -> None:
         exchange = exchange_of(scope)
-        require_method(exchange.method, "GET")
-        await exchange.answer(200, JSON_HEADERS, self._body)
+        if exchange.method != "GET":
+            # Not raised: Starlette would answer it in text.
+            await refuse(exchange, errors.method_not_allowed(exchange.method, "GET"))
+            return
+        await exchange.answer(200, [*JSON_HEADERS, (b"cache-control", b"no-store")], self._body)

@@ -98,7 +98,7 @@ class Dispatch:
         call.template = operation.id
         call.query = _query(scope.get("query_string", b""), operation.query)
         headers = _single_headers(scope["headers"])
-        if operation.versioned:
+        if operation.takes_if_match:
             call.expected = _version(headers.get(b"if-match"))
         raw = b""
         if operation.body is not None:

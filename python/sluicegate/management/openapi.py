@@ -109,7 +109,7 @@ def statuses(operation: Operation) -> list[int]:
         found |= {409, 422}
     if operation.conflicts:
         found.add(409)
-    if operation.versioned:
+    if operation.takes_if_match:
         found.add(412)
     return sorted(found)
 
@@ -148,7 +148,7 @@ def _parameters(operation: Operation) -> list[dict[str, Any]]:
     ]
     if operation.query is not NoQuery:
         found += _query_parameters(operation.query)
-    if operation.versioned and operation.method != "GET":
+    if operation.takes_if_match:
         found.append(_IF_MATCH)
     if operation.creates:
         found.append(_IDEMPOTENCY_KEY)
@@ -160,9 +160,7 @@ def _query_parameters(kind: type[Struct]) -> list[dict[str, Any]]:
     schema = components[kind.__name__]
     found = []
     for name, given in schema["properties"].items():
-        parts = [part for part in given.get("anyOf", [given]) if part != {"type": "null"}]
-        inner = {**parts[0], **{k: v for k, v in given.items() if k != "anyOf"}}
-        inner = {k: v for k, v in inner.items() if not (k == "default" and v is None)}
+        inner = dict(given)
         described = {"description": inner.pop("description")} if "description" in inner else {}
         found.append(
             {"name": name, "in": "query", "required": False, "schema": _portable(inner), **described}

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from sluicegate.engine import Engine
 from sluicegate.http.body import BodyReader
@@ -21,6 +21,7 @@ T = TypeVar("T")
 # «read» has a view, «change» a transaction that is committed before the answer; «open» opens its own.
 Mode = Literal["read", "change", "open"]
 Method = Literal["GET", "POST", "PATCH", "PUT", "DELETE"]
+CREATED = 201
 # Texts to search for: no control characters, which no database has and one of them refuses.
 Filter = Annotated[str, Meta(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*\Z")]
 
@@ -45,12 +46,13 @@ class ListQuery(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Parameters of every list."""
 
     limit: Annotated[int, Meta(ge=1, le=LARGEST, description="Entries of a page.")] = DEFAULT
+    # Not None: a text «null» would be read as that.
     cursor: (
         Annotated[
             str, Meta(max_length=600, description="`next` of the page before; leave it out for the first.")
         ]
-        | None
-    ) = None
+        | UnsetType
+    ) = UNSET
 
 
 class NamedQuery(ListQuery, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -118,7 +120,7 @@ class Call:
         """The part of the list that is wanted. Raises InvalidError for a cursor of another list."""
         query: ListQuery = self.query
         cursor = None
-        if query.cursor is not None:
+        if query.cursor is not UNSET:
             cursor = Cursors(self.parts.database.keyring).open(self._list, query.cursor)
         return PageQuery(cursor=cursor, limit=query.limit, newest_first=newest_first)
 
@@ -165,6 +167,11 @@ class Operation(Struct, frozen=True, kw_only=True):
     def tag(self) -> str:
         """The group in the document."""
         return self.id.partition(".")[0]
+
+    @property
+    def takes_if_match(self) -> bool:
+        """Whether it changes something that has a version already."""
+        return self.versioned and self.method != "GET" and self.status != CREATED
 
     @property
     def is_scoped(self) -> bool:
