@@ -18,6 +18,7 @@ LAYERS = (
     {"console", "chat", "completions", "embeddings", "responses", "*.routes", "*.endpoint"},
     # What the routes of the management API are declared with.
     {"management"},
+    {"records"},
     {
         "keys",
         "workspaces",

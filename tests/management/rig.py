@@ -14,12 +14,12 @@ from world import World
 
 from fakes.asgi import Answer, Client
 from sluicegate import errors
+from sluicegate.app import open_handle
 from sluicegate.engine import Engine
 from sluicegate.http.envelope import Envelope
-from sluicegate.keys.cache import KeyReader
 from sluicegate.management.app import create_management
+from sluicegate.records import Records
 from sluicegate.storage.database import Database
-from sluicegate.storage.freshness import Freshness
 from sluicegate.storage.location import Location
 from sluicegate.telemetry.logs import Log
 
@@ -32,7 +32,7 @@ async def unknown(_scope: MutableMapping[str, Any], _receive: Any, _send: Any) -
 
 def mounted(database: Database, engine: Engine, log: Log, **options: Any) -> Envelope:
     """An application with nothing but the management API."""
-    management = create_management(database, KeyReader(database, Freshness(database)), engine, log, **options)
+    management = create_management(Records(database), engine, open_handle, log, **options)
     return Envelope(Router([Mount("/api", management)], default=unknown), unknown, lambda *_: None)
 
 

@@ -14,15 +14,15 @@ from sluicegate.http.body import BodyReader
 from sluicegate.http.envelope import refuse
 from sluicegate.http.exchange import JSON_HEADERS, exchange_of
 from sluicegate.keys import routes as keys
-from sluicegate.keys.cache import KeyReader
 from sluicegate.management.caller import OPERATIONS as CALLER
 from sluicegate.management.dispatch import Dispatch
 from sluicegate.management.openapi import document
 from sluicegate.management.operation import Operation, Parts
 from sluicegate.members import routes as members
-from sluicegate.storage.database import Database
+from sluicegate.records import Records
 from sluicegate.telemetry.logs import Log
 from sluicegate.upstreams import routes as upstreams
+from sluicegate.upstreams.ask import Open
 from sluicegate.workspaces import routes as workspaces
 
 OPERATIONS: tuple[Operation, ...] = (
@@ -42,21 +42,22 @@ _BODY_RATE = 64
 
 
 def create_management(
-    database: Database,
-    keys: KeyReader,
+    records: Records,
     engine: Engine,
+    open_handle: Open,
     log: Log,
     *,
     allow_private_networks: tuple[str, ...] = (),
 ) -> Starlette:
     """The application for `Mount("/api", …)`, inside of the gateway's envelope.
 
-    `allow_private_networks`: the operator's; others may point upstreams to these private ranges only.
+    `allow_private_networks`: the operator's; tenants may point upstreams to these private ranges only.
     """
     parts = Parts(
-        database=database,
-        keys=keys,
+        database=records.database,
+        keys=records.keys,
         engine=engine,
+        open_handle=open_handle,
         log=log,
         bodies=BodyReader(MAX_BODY_BYTES, _BODY_SECONDS, _BODY_RATE),
         allow_private_networks=allow_private_networks,

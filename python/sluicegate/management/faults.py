@@ -37,7 +37,7 @@ def public(error: StorageError) -> GatewayError:
         case OtherRequestError():
             found = errors.idempotency_key_reused(text)
         case UnavailableError() | SecretsError():
-            found = errors.database_unavailable(text)
+            found = errors.unavailable("database_unavailable", text)
         case _:
             found = errors.internal()
     return found

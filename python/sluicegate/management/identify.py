@@ -3,10 +3,9 @@
 from sluicegate import errors
 from sluicegate.http.guard import Caller, permissions_of
 from sluicegate.http.head import Head
-from sluicegate.keys.authenticate import credential_of
+from sluicegate.keys.authenticate import credential_of, require_in_force
 from sluicegate.keys.cache import KeyReader
 from sluicegate.keys.secret import is_mistyped, read
-from sluicegate.storage.database import now_ms
 
 _UNKNOWN = "The API key is not known here. Check that it is an admin key of this gateway (sk-sgadmin-…)."
 
@@ -24,10 +23,7 @@ async def identify(keys: KeyReader, head: Head) -> Caller:
     grant = keys.peek(given) or await keys.find(given)
     if grant is None or grant.principal.kind != "admin" or grant.principal.role is None:
         raise errors.invalid_api_key(_UNKNOWN)
-    if grant.refused is not None:
-        raise errors.invalid_api_key("The API key is revoked.")
-    if grant.is_over(now_ms()):
-        raise errors.invalid_api_key("The API key has expired, or was replaced by a newer secret.")
+    require_in_force(grant)
     found = grant.principal
     permissions = permissions_of(grant.principal.role, found.scopes)
     return Caller(found.id, found.name, found.workspace, grant.principal.role, permissions)

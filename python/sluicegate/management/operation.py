@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from sluicegate.engine import Engine
+from sluicegate.engine import Engine, Upstream
 from sluicegate.http.body import BodyReader
 from sluicegate.http.guard import Caller, Permission
 from sluicegate.ids import PLATFORM
@@ -32,6 +32,8 @@ class Parts(Struct, frozen=True):
     database: Database
     keys: KeyReader
     engine: Engine
+    # The handle of an upstream; `upstreams.ask.Open`.
+    open_handle: Callable[..., Upstream]
     log: Log
     bodies: BodyReader
     # The operator's: private ranges that upstreams of tenants may be in.

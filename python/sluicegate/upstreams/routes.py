@@ -14,8 +14,12 @@ from sluicegate.settings import Secret
 from sluicegate.storage.errors import InvalidError
 from sluicegate.storage.page import Page
 from sluicegate.storage.scope import require_workspace
+from sluicegate.storage.transaction import Actor
 from sluicegate.upstreams import store
-from sluicegate.upstreams.learn import Learned, ask, handle_of
+from sluicegate.upstreams.ask import Answer as Told
+from sluicegate.upstreams.ask import ask
+from sluicegate.upstreams.discovery_store import differs
+from sluicegate.upstreams.kept import config_of
 from sluicegate.upstreams.record import (
     NO_CREDENTIALS,
     Credentials,
@@ -61,7 +65,7 @@ def _credentials(api_key: str | None, headers: dict[str, str]) -> Credentials:
 
 
 def _require_possible(call: Call, base_url: str, credentials: Credentials, *, is_new: bool) -> None:
-    """That the connector takes it, and that only the operator points it to private addresses.
+    """That the connector takes it, and that a tenant's leads to no private address that is not allowed.
 
     The connector's own parser reads the URL here too: what it accepts is what is connected to.
     """
@@ -71,7 +75,7 @@ def _require_possible(call: Call, base_url: str, credentials: Credentials, *, is
             api_key=None if credentials.api_key is None else credentials.api_key.reveal(),
             headers=[(name, value.reveal()) for name, value in credentials.headers.items()],
         )
-        if is_new and call.caller.workspace != PLATFORM:
+        if is_new and call.workspace != PLATFORM:
             Handle.check_foreign(base_url, list(call.parts.allow_private_networks))
     except ValueError as error:
         field, _, message = str(error).partition(": ")
@@ -145,39 +149,43 @@ async def _models(call: Call) -> Answer:
 
 async def _test(call: Call) -> Answer:
     began = monotonic()
-    learned = await _ask(call)
+    _, found = await _ask(call)
     return Answer(
         UpstreamTest(
-            ok=learned.models is not None,
-            cause=learned.cause,
-            models=len(learned.models or ()),
+            ok=found.models is not None,
+            cause=found.error,
+            models=len(found.models or ()),
             duration_ms=int((monotonic() - began) * 1000),
         )
     )
 
 
 async def _discover(call: Call) -> Answer:
-    learned = await _ask(call)
-    upstream = call.path["upstream"]
-    async with call.parts.database.note() as view:
-        await store.note_discovered(view, upstream, learned.models, learned.cause)
-    async with call.parts.database.read() as view:
+    before, found = await _ask(call)
+    database, upstream = call.parts.database, call.path["upstream"]
+    if differs(before.models, found.models, (before.error, found.error)):
+        # No configuration, so no audit; but what workers have in memory is out of date.
+        async with database.change(Actor(f"key:{call.caller.id}", call.request_id)) as change:
+            await store.note_discovered(change, upstream, found.models, found.error)
+            change.touch(call.workspace)
+    else:
+        async with database.note() as view:
+            await store.note_discovered(view, upstream, found.models, found.error)
+    async with database.read() as view:
         return Answer(await store.own_discovered(view, call.workspace, upstream))
 
 
-async def _ask(call: Call) -> Learned:
-    """No connection to the database is held while the server is asked."""
+async def _ask(call: Call) -> tuple[Discovered, Told]:
+    """What was known and what is told now. No connection to the database is held meanwhile."""
     upstream = call.path["upstream"]
     async with call.parts.database.read() as view:
         await require_workspace(view, call.workspace)
         record = await store.get(view, call.workspace, upstream)
         credentials = await store.own_credentials(view, call.workspace, upstream)
-    try:
-        handle = handle_of(record, credentials, call.parts.allow_private_networks)
-    except ValueError as error:
-        field, _, message = str(error).partition(": ")
-        raise InvalidError(field, message) from None
-    return await ask(call.parts.engine, handle)
+        before = await store.own_discovered(view, call.workspace, upstream)
+    config = config_of(record, credentials, call.parts.allow_private_networks)
+    trusted = call.workspace == PLATFORM
+    return before, await ask(call.parts.engine, call.parts.open_handle, config, trusted=trusted)
 
 
 _ALL = "/workspaces/{workspace}/upstreams"

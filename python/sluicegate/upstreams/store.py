@@ -10,18 +10,20 @@ from sluicegate.ids import PLATFORM, IdSource
 from sluicegate.settings import Secret
 from sluicegate.storage import schema
 from sluicegate.storage.codec import checked, decode, encode
-from sluicegate.storage.errors import InUseError, InvalidError, NameTakenError, NotFoundError
+from sluicegate.storage.errors import InUseError, InvalidError, NameTakenError, NotFoundError, SecretsError
 from sluicegate.storage.page import FIRST, Page, PageQuery, page_of, paged
 from sluicegate.storage.scope import contains, require_version, require_workspace
 from sluicegate.storage.transaction import Change, View
 from sluicegate.storage.vault import place_of
 from sluicegate.upstreams.record import (
     NO_CREDENTIALS,
+    NOTHING_LEARNED,
     Credentials,
     Discovered,
     LearnedModel,
     UpstreamDraft,
     UpstreamRecord,
+    Usable,
     origin_of,
 )
 
@@ -105,28 +107,42 @@ async def usable(view: View, workspace: str) -> tuple[UpstreamRecord, ...]:
     return tuple(await _records(view, own + offered))
 
 
+async def in_use(view: View, workspace: str) -> tuple[Usable, ...]:
+    """As `usable`, with their secrets and with what was learned of them."""
+    rows = (await view.execute(_usable(workspace).order_by(_table.c.id))).all()
+    secrets = {row.id: await _openable(view, row) for row in rows}
+    query = select(_discoveries).where(_discoveries.c.upstream.in_(secrets))
+    learned = {row.upstream: _discovered(row) for row in (await view.execute(query)).all()}
+    return tuple(
+        Usable(record, secrets[record.id], learned.get(record.id, NOTHING_LEARNED))
+        for record in await usable(view, workspace)
+    )
+
+
 async def credentials_of(view: View, workspace: str, upstream: str) -> Credentials:
     """Key and headers of an upstream that the workspace may call, to be sent to its origin only.
 
     Raises NotFoundError, and SecretsError for a secret that was moved or altered.
     """
-    row = (await view.execute(_usable(workspace).where(_table.c.id == upstream))).first()
-    if row is None:
-        raise NotFoundError(_KIND, upstream)
-    return await _opened(view, row)
+    query = _usable(workspace).where(_table.c.id == upstream)
+    return await _credentials(view, await _row(view, query, upstream))
 
 
 async def own_credentials(view: View, workspace: str, upstream: str) -> Credentials:
     """Key and headers of an upstream of this owner, enabled or not. Raises NotFoundError, SecretsError."""
     query = select(_table).where(_table.c.workspace == workspace, _table.c.id == upstream, _alive)
-    row = (await view.execute(query)).first()
-    if row is None:
-        raise NotFoundError(_KIND, upstream)
-    return await _opened(view, row)
+    return await _credentials(view, await _row(view, query, upstream))
 
 
-async def _opened(view: View, row: Row[Any]) -> Credentials:
-    owner, upstream = row.workspace, row.id
+async def _openable(view: View, row: Row[Any]) -> Credentials | None:
+    try:
+        return await _credentials(view, row)
+    except SecretsError:
+        return None
+
+
+async def _credentials(view: View, row: Row[Any]) -> Credentials:
+    upstream, owner = row.id, row.workspace
     key, headers = None, dict[str, str]()
     if row.api_key is not None:
         place = _place(upstream, "api_key", owner, row.base_url)
@@ -187,8 +203,7 @@ async def remove(change: Change, workspace: str, upstream: str, *, expected: int
 
 async def discovered(view: View, workspace: str, upstream: str) -> Discovered:
     """What was learned of an upstream that the workspace may call. Raises NotFoundError."""
-    if (await view.execute(_usable(workspace).where(_table.c.id == upstream))).first() is None:
-        raise NotFoundError(_KIND, upstream)
+    await _row(view, _usable(workspace).where(_table.c.id == upstream), upstream)
     return await _learned(view, upstream)
 
 
@@ -201,8 +216,10 @@ async def own_discovered(view: View, workspace: str, upstream: str) -> Discovere
 async def _learned(view: View, upstream: str) -> Discovered:
     query = select(_discoveries).where(_discoveries.c.upstream == upstream)
     row = (await view.execute(query)).first()
-    if row is None:
-        return Discovered(models=(), learned_at=None, asked_at=None, error=None)
+    return NOTHING_LEARNED if row is None else _discovered(row)
+
+
+def _discovered(row: Row[Any]) -> Discovered:
     return Discovered(
         models=decode(row.models, tuple[LearnedModel, ...]),
         learned_at=row.learned_at,
@@ -338,11 +355,15 @@ def _told(draft: UpstreamDraft, credentials: Credentials | None) -> dict[str, An
     return {"after": draft, "secrets": secrets}
 
 
-async def _one(view: View, query: "Select[Any]", ref: str) -> UpstreamRecord:
-    rows = (await view.execute(query)).all()
-    if not rows:
+async def _row(view: View, query: "Select[Any]", ref: str) -> Row[Any]:
+    row = (await view.execute(query)).first()
+    if row is None:
         raise NotFoundError(_KIND, ref)
-    return (await _records(view, rows))[0]
+    return row
+
+
+async def _one(view: View, query: "Select[Any]", ref: str) -> UpstreamRecord:
+    return (await _records(view, [await _row(view, query, ref)]))[0]
 
 
 async def _records(view: View, rows: "Any") -> list[UpstreamRecord]:
