@@ -24,12 +24,17 @@ ALL = (CANARY, OWN, OTHER, HEADER)
 
 async def exercise(rig: Rig) -> list[Answer]:
     """Secrets in their fields, and where they do not belong."""
-    good = {"name": "up", "base_url": "http://127.0.0.1:1/v1", "api_key": CANARY, "headers": {"x-t": HEADER}}
+    good = {
+        "name": "up",
+        "base_url": "http://nowhere.invalid/v1",
+        "api_key": CANARY,
+        "headers": {"x-t": HEADER},
+    }
     tries: list[tuple[str, str, Any, str]] = [
         ("POST", UPSTREAMS, good, "platform_admin"),
         ("POST", UPSTREAMS, good, "platform_admin"),
         ("POST", UPSTREAMS, {**good, "name": "bad\n"}, ADMIN),
-        ("POST", UPSTREAMS, {**good, "name": "private"}, ADMIN),
+        ("POST", UPSTREAMS, {**good, "base_url": "http://10.0.0.1/v1"}, ADMIN),
         ("POST", UPSTREAMS, {**good, "base_url": "ftp://x"}, ADMIN),
         ("POST", UPSTREAMS, {**good, "api_key": [CANARY]}, ADMIN),
         ("POST", UPSTREAMS, {**good, "api_key": f"{CANARY}\n"}, ADMIN),
