@@ -4,6 +4,8 @@ The one place where it is put together, for the gateway's workers, its managemen
 this imports SQLAlchemy, which takes half a second of CPU: who needs no database must not do so.
 """
 
+import asyncio
+from contextlib import suppress
 from typing import Self
 
 from msgspec import Struct
@@ -24,6 +26,8 @@ from sluicegate.workspaces.model import DEFAULT, Workspace
 
 # Workspaces in use at the same time in one worker. One of ten assistants with prompts of 2 KB takes 30 KB.
 SIZE = 2_000
+# A database that says nothing must not hold up the end.
+CLOSE_SECONDS = 5.0
 
 
 class Space(Struct, frozen=True):
@@ -80,5 +84,7 @@ class Records:
 
     async def close(self) -> None:
         """Write what waits, and close all connections."""
-        await self._watcher.stop()
-        await self.database.close()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._watcher.stop()
+                await self.database.close()

@@ -6,7 +6,7 @@ from typing import Generic, TypeVar
 
 from sluicegate.storage.database import Database
 from sluicegate.storage.errors import UnavailableError
-from sluicegate.storage.freshness import Freshness
+from sluicegate.storage.freshness import ANSWER_SECONDS, Freshness
 from sluicegate.storage.recent import Recent
 from sluicegate.storage.transaction import View
 
@@ -20,6 +20,7 @@ Load = Callable[[View], Awaitable[tuple[str, V | None]]]
 
 # Look-ups at a time: a spray of unknown keys must not take all connections.
 _PARALLEL = 4
+_DOWN = "The database does not answer, and what it would say is not known."
 
 
 class Cache(Generic[K, V]):
@@ -58,12 +59,18 @@ class Cache(Generic[K, V]):
         absent = self._absent.get(key)
         if absent is not None and self._freshness.is_valid(*absent):
             return None
+        if self._freshness.is_failing:
+            raise UnavailableError(_DOWN)
         task = self._loading.get(key)
         if task is None:
             task = self._loading[key] = asyncio.create_task(self._fetch(key, load))
             task.add_done_callback(lambda done: self._settle(key, done))
         # Shared: one that gives up must not take it from the others.
-        return await asyncio.shield(task)
+        done, _ = await asyncio.wait([task], timeout=ANSWER_SECONDS)
+        if not done:
+            self._freshness.note_failure()
+            raise UnavailableError(_DOWN)
+        return task.result()
 
     def __len__(self) -> int:
         return len(self._present)
@@ -86,9 +93,13 @@ class Cache(Generic[K, V]):
 
     async def _read(self, load: Load[V]) -> tuple[str, V | None]:
         try:
-            async with self._database.read() as view:
-                return await load(view)
-        except UnavailableError:
-            # A server that was restarted has closed its connections: the second try gets a new one.
-            async with self._database.read() as view:
-                return await load(view)
+            async with asyncio.timeout(ANSWER_SECONDS):
+                try:
+                    async with self._database.read() as view:
+                        return await load(view)
+                except UnavailableError:
+                    # A server that was restarted has closed its connections: the second try gets a new one.
+                    async with self._database.read() as view:
+                        return await load(view)
+        except TimeoutError:
+            raise UnavailableError(_DOWN) from None

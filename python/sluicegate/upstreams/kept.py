@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 # Opens no connection. `trusted`: the base URL may name a private address by itself. Raises ValueError.
 Connect = Callable[..., "Handle"]
 
+_MOST_WARNINGS = 1024
+
 # What decides about a handle; the rest of a configuration may change without closing its connections.
 _OF_HANDLE = (
     "base_url",
@@ -36,6 +38,8 @@ class KeptUpstreams:
         self._connect = connect
         self._networks = networks
         self._log = log
+        # Records, with their versions, that were complained about.
+        self._warned: set[tuple[str, int]] = set()
         self._by_id: WeakValueDictionary[str, Upstream] = WeakValueDictionary()
 
     def take(self, usable: Usable) -> Upstream | None:
@@ -67,6 +71,10 @@ class KeptUpstreams:
         return Upstream(config, self._connect(config, trusted=record.workspace == PLATFORM))
 
     def _warn(self, record: UpstreamRecord, message: str) -> None:
+        if (record.id, record.version) in self._warned:
+            return
+        if len(self._warned) < _MOST_WARNINGS:
+            self._warned.add((record.id, record.version))
         self._log.warning(
             "upstream_unusable",
             workspace=record.workspace,

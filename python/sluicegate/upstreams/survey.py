@@ -29,6 +29,8 @@ STEP_SECONDS = 1.0
 # And so often without a change whether somebody is due.
 LOOK_SECONDS = 10.0
 _PARALLEL = 8
+# A transaction under way takes milliseconds, unless the database says nothing.
+STOP_SECONDS = 3.0
 _BATCH = 200
 
 
@@ -45,6 +47,8 @@ class Survey:
         self._networks = networks
         self._log = log
         self._task: asyncio.Task[None] | None = None
+        self._stop = asyncio.Event()
+        self._asking: set[asyncio.Task[Answer]] = set()
         self._lock: int | None = None
         self._gate = asyncio.Semaphore(_PARALLEL)
         self._failing: set[str] = set()
@@ -54,10 +58,13 @@ class Survey:
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        """End, and let another process lead."""
+        """End, and let another process lead. No transaction is broken off: it would keep its locks."""
+        self._stop.set()
+        for task in self._asking:
+            task.cancel()
         if self._task is not None:
+            await asyncio.wait([self._task], timeout=STOP_SECONDS)
             self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -73,13 +80,19 @@ class Survey:
 
     async def _run(self) -> None:
         seen, looked = -1, 0.0
-        while True:
+        while not self._stop.is_set():
             generation = self._database.shared.generation
             if (generation != seen or monotonic() - looked >= LOOK_SECONDS) and self._leads():
                 seen, looked = generation, monotonic()
-                with suppress(StorageError):
+                try:
                     await self._round()
-            await asyncio.sleep(STEP_SECONDS)
+                except StorageError:
+                    # Down, or busy: what is due stays due.
+                    pass
+                except Exception as error:  # noqa: BLE001 (a fault here must not end the questions for ever)
+                    self._log.error("internal_error", where=f"survey: {type(error).__name__}")
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), STEP_SECONDS)
 
     def _leads(self) -> bool:
         """Whether this process holds the lock; the kernel gives it back when the process dies, however."""
@@ -105,6 +118,8 @@ class Survey:
 
     async def _ask_claimed(self, due: Due) -> None:
         async with self._gate:
+            if self._stop.is_set():
+                return
             try:
                 async with self._database.note() as view:
                     mine = await discovery_store.claim(view, due)
@@ -122,7 +137,16 @@ class Survey:
             before = await store.discovered(view, due.workspace, due.upstream)
         config = config_of(record, credentials, self._networks)
         trusted = due.workspace == PLATFORM
-        answer = await ask(self._engine, self._open, config, trusted=trusted)
+        task = asyncio.create_task(ask(self._engine, self._open, config, trusted=trusted))
+        self._asking.add(task)
+        try:
+            answer = await task
+        except asyncio.CancelledError:
+            if self._stop.is_set():
+                return
+            raise
+        finally:
+            self._asking.discard(task)
         if answer.error is not None and due.upstream not in self._failing:
             self._warn(due, answer.error, "GET /models below its base URL gave no list of models")
         (self._failing.discard if answer.error is None else self._failing.add)(due.upstream)
