@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from world import World
 from sluicegate.management.app import OPERATIONS
 from sluicegate.management.openapi import document, statuses
 
+ROOT = Path(__file__).parents[2]
 # Enough for the phase of boundary values and some of every other; `fuzz.py` runs as long as you like.
 SECONDS = 20
 
@@ -52,6 +55,17 @@ def test_every_status_has_its_place() -> None:
         assert {400, 500, 503} <= set(found)
         assert (404 in found) == ("{" in operation.path)
         assert operation.body is None or {413, 415} <= set(found)
+
+
+def test_the_reference_is_the_document() -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "reference-management", "--check"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.timeout(SECONDS + 120)
