@@ -23,6 +23,8 @@ from sluicegate.storage.database import Database
 from sluicegate.storage.location import Location
 from sluicegate.telemetry.logs import Log
 
+# The address that the gateway was called at.
+SERVER = "192.0.2.80"
 JSON = (b"content-type", b"application/json")
 
 
@@ -105,6 +107,7 @@ async def request(
         "headers": headers,
         "root_path": "",
         "client": (client, 40000),
+        "server": (SERVER, 8080),
         "state": {},
     }
     await asyncio.wait_for(app(scope, connection.receive, send), patience)

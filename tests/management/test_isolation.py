@@ -15,6 +15,7 @@ from verdicts import ALLOWED, BODIES, NOBODY, PUBLIC, ROLES
 from world import DELETED, GUESSED, GUESSES, OTHER, OWN, World
 
 from fakes.asgi import Answer
+from sluicegate.http.guard import NARROWING, permissions_of
 from sluicegate.http.guard import ROLES as GUARDED
 from sluicegate.ids import PLATFORM
 from sluicegate.management.app import OPERATIONS
@@ -248,3 +249,57 @@ async def test_every_place_of_a_key_is_the_same_check(shared: Rig, header: str) 
         assert (await shared.call("GET", "/me", headers=sent(name))).status == 401, name
     two = {**sent("viewer"), "x-api-key": "other", "api-key": "another"}
     assert (await shared.call("GET", "/me", headers=two)).error["code"] == "conflicting_credentials"
+
+
+NASTY = (
+    "' OR 1=1 --",
+    '"; DROP TABLE keys; --',
+    "sk-sgadmin-",
+    "sk-sgadmin-" + "0" * 62,
+    "sk-sgadmin-' OR '1'='1",
+    "%00",
+    "\xff\xfe",
+    "{{7*7}}",
+    "${jndi:ldap://127.0.0.1}",
+    "x" * 5000,
+)
+
+
+@pytest.mark.asyncio
+async def test_no_text_in_the_place_of_a_key_opens_anything(shared: Rig) -> None:
+    before = await head_of(shared)
+    for text, header in itertools.product(NASTY, ("authorization", "x-api-key", "api-key")):
+        for operation in OPERATIONS[::5]:
+            if operation.permission is None:
+                continue
+            path = re.sub(r"{\w+}", OWN, operation.path)
+            sent = {header: f"Bearer {text}" if header == "authorization" else text}
+            answer = await shared.call(operation.method, path, BODIES.get(operation.id), headers=sent)
+            assert answer.status == 401, (operation.id, header, text)
+            assert text.encode("latin-1") not in answer.body
+    assert await head_of(shared) == before
+
+
+CHILDREN = [
+    (role, scopes)
+    for role in ("workspace_admin", "member", "viewer")
+    for count in range(3)
+    for scopes in itertools.combinations(sorted(NARROWING), count)
+]
+
+
+@pytest.mark.asyncio
+async def test_a_child_never_exceeds_its_maker(shared: Rig) -> None:
+    made = 0
+    for maker in ("workspace_admin", "key_manager"):
+        own = set((await shared.call("GET", "/me", key=maker)).json["permissions"])
+        for number, (role, scopes) in enumerate(CHILDREN):
+            body = {"name": f"{maker} {number}", "kind": "admin", "role": role, "scopes": scopes}
+            answer = await shared.call("POST", "/workspaces/acme/keys", body, key=maker)
+            wanted = permissions_of(role, scopes) <= own
+            assert answer.status == (201 if wanted else 403), (maker, role, scopes)
+            if wanted:
+                made += 1
+                child = await shared.call("GET", "/me", key=answer.json["secret"])
+                assert set(child.json["permissions"]) == permissions_of(role, scopes) <= own
+    assert len(CHILDREN) < made < 2 * len(CHILDREN)

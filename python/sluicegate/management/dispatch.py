@@ -1,6 +1,7 @@
 """One call of the management API, in order: who, may they, is it well formed, then the operation itself."""
 
 import asyncio
+import ipaddress
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -93,8 +94,8 @@ class Dispatch:
         path: dict[str, str] = scope.get("path_params", {})
         if caller is not None:
             _admit(caller, operation, path)
-        client = scope.get("client") or ("", 0)
-        call = Call(self._parts, caller, path, client=client[0], request_id=exchange.request_id)
+        local = _is_local(scope.get("client"), scope.get("server"))
+        call = Call(self._parts, caller, path, is_local=local, request_id=exchange.request_id)
         call.template = operation.id
         call.query = _query(scope.get("query_string", b""), operation.query)
         headers = _single_headers(scope["headers"])
@@ -144,6 +145,19 @@ def _admit(caller: Caller, operation: Operation, path: Mapping[str, str]) -> Non
     if operation.permission is None:
         raise RuntimeError("a public operation has no caller")
     caller.require(operation.permission)
+
+
+def _is_local(client: Any, server: Any) -> bool:
+    """Whether the peer is this machine: a loopback address, or the very address that it has called."""
+    if not client:
+        # A Unix socket has none.
+        return True
+    try:
+        address = ipaddress.ip_address(client[0])
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None) or address
+    return bool(mapped.is_loopback) or (server is not None and client[0] == server[0])
 
 
 def _encoded(operation: Operation, answer: Answer) -> _Sent:

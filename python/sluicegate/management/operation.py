@@ -75,11 +75,12 @@ class Call:
     """One call, after all checks: who, about what, and the way to the database."""
 
     def __init__(
-        self, parts: Parts, caller: Caller | None, path: Mapping[str, str], *, client: str, request_id: str
+        self, parts: Parts, caller: Caller | None, path: Mapping[str, str], *, is_local: bool, request_id: str
     ) -> None:
         self.parts = parts
         self.path = path
-        self.client = client
+        # Whether the peer is the gateway's own machine.
+        self.is_local = is_local
         self.request_id = request_id
         self.query: Any = None
         self.body: Any = None

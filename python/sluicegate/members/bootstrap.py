@@ -1,7 +1,5 @@
 """The first administrator: a token that is printed at the first start, and the key that it becomes, once."""
 
-import ipaddress
-
 from sluicegate.members import store
 from sluicegate.storage.database import Database
 from sluicegate.storage.transaction import SYSTEM
@@ -28,14 +26,3 @@ async def offer(database: Database, base_url: str) -> str | None:
         f"  curl -X POST {base_url}/api/v1/bootstrap -H 'Content-Type: application/json' "
         f'-d \'{{"token": "{token}"}}\''
     )
-
-
-def is_local(client: str) -> bool:
-    """Whether a peer's address is of this machine. Until there is an administrator, nobody else is served."""
-    try:
-        address = ipaddress.ip_address(client)
-    except ValueError:
-        # A Unix socket has none.
-        return client == ""
-    mapped = getattr(address, "ipv4_mapped", None)
-    return address.is_loopback or (mapped is not None and mapped.is_loopback)

@@ -11,7 +11,6 @@ from sluicegate.keys import store as keys
 from sluicegate.keys.model import Key, KeyDraft
 from sluicegate.management.operation import Answer, Call, Filter, ListQuery, Operation
 from sluicegate.members import store
-from sluicegate.members.bootstrap import is_local
 from sluicegate.members.model import Login, Membership, Role, User, UserDraft
 from sluicegate.storage.page import Page
 from sluicegate.storage.transaction import Actor
@@ -62,7 +61,7 @@ async def _bootstrap(call: Call) -> Answer:
     """Opens its own views: nothing is written, and nobody waits, for a token that cannot be right."""
     given: Bootstrap = call.body
     database = call.parts.database
-    if not is_local(call.client):
+    if not call.is_local:
         raise errors.not_for_remote()
     async with database.read() as view:
         if not given.token.startswith(_TOKEN) or await store.has_admin(view):
