@@ -178,6 +178,7 @@ def run(settings: "Settings", address: str, location: "Location | None" = None) 
     # Imported here, so that workers get it with the fork.
     from sluicegate.app import create_app  # noqa: PLC0415
     from sluicegate.cli.server import CUT_SECONDS, DrainingServer  # noqa: PLC0415
+    from sluicegate.cli.worker import spawn  # noqa: PLC0415
     from sluicegate.clock import wall_seconds  # noqa: PLC0415
 
     server = settings.server
@@ -212,7 +213,8 @@ def run(settings: "Settings", address: str, location: "Location | None" = None) 
     if location is not None:
         about.append(f"database: {'PostgreSQL' if location.is_postgresql else location.sqlite_file}")
     typer.echo(" · ".join([f"Sluicegate on http://{_shown(address, server.port)}/v1", *about]))
-    granian.serve(target_loader=partial(create_app, settings, wall_seconds(), location), wrap_loader=False)
+    target = partial(create_app, settings, wall_seconds(), location)
+    granian.serve(spawn_target=spawn, target_loader=target, wrap_loader=False)
 
 
 def _log_config() -> dict[str, Any]:
