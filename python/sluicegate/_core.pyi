@@ -122,6 +122,12 @@ class Upstream:
         `localhost`) is allowed; a name that resolves to a private one needs `allow_private_networks`.
         Without `trusted` a written address needs it too. `exact`: the base URL is the whole address.
         """
+    @staticmethod
+    def check_foreign(base_url: str, allow_private_networks: list[str]) -> None:
+        """Raises ValueError for a base URL that only the operator may write: one with a private address.
+
+        Names pass: they are checked when they are resolved.
+        """
     @property
     def origin(self) -> str:
         """`scheme://host:port`, without path, user or key."""

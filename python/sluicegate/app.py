@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import orjson
+from starlette.routing import BaseRoute, Mount
 
 from sluicegate import engine as core
 from sluicegate import errors
@@ -44,6 +45,8 @@ from sluicegate.workspaces import configured as workspaces
 from sluicegate.workspaces.model import DEFAULT
 
 if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
     from sluicegate.records import Records
     from sluicegate.storage.location import Location
     from sluicegate.upstreams.survey import Survey
@@ -89,6 +92,7 @@ class Gateway:
         # Opened in the worker's own event loop; None until the database has answered.
         self.records: Records | None = None
         self.survey: Survey | None = None
+        self._management: Starlette | None = None
         self._networks = settings.allow_private_networks
         kept = KeptUpstreams(open_handle, self._networks, self._log)
         self._stored = None if location is None else StoredDirectory(own, kept.take, created)
@@ -116,9 +120,12 @@ class Gateway:
         self.asgi = self._assemble(parts)
 
     def _assemble(self, parts: Parts) -> Envelope:
-        routes = [chat.route(parts), completions.route(parts), embeddings.route(parts)]
+        routes: list[BaseRoute] = [chat.route(parts), completions.route(parts), embeddings.route(parts)]
         routes += models.routes(self._keys, self._directory)
-        router = ExactRouter(routes, redirect_slashes=False, default=self._other, lifespan=self._lifespan)
+        mounted = [] if self._location is None else [Mount("/api", self._manage)]
+        router = ExactRouter(
+            [*routes, *mounted], redirect_slashes=False, default=self._other, lifespan=self._lifespan
+        )
         return Envelope(router, self._other, self._report)
 
     async def _other(self, scope: MutableMapping[str, Any], _receive: Any, _send: Any) -> None:
@@ -133,6 +140,14 @@ class Gateway:
             # No key, no hint about which paths there are, however the path is written.
             await self._keys.find(exchange.head.authorization, exchange.head.other_keys)
         raise errors.unknown_path()
+
+    async def _manage(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
+        """The management API, once there is a database to manage."""
+        if self._management is None:
+            raise errors.unavailable(
+                "database_unavailable", "The database does not answer. Try again shortly."
+            )
+        await self._management(scope, receive, send)
 
     async def _health(self, exchange: Exchange, path: str) -> None:
         if path == "/readyz" and self._draining:
@@ -204,6 +219,7 @@ class Gateway:
         if location is None or stored is None:
             return
         # Here, not at the top: who needs no database must not wait for this import.
+        from sluicegate.management.app import create_management  # noqa: PLC0415
         from sluicegate.records import Records  # noqa: PLC0415
         from sluicegate.upstreams.survey import Survey  # noqa: PLC0415
 
@@ -214,6 +230,9 @@ class Gateway:
                 self._log.error("database_unavailable", message=str(error))
                 await asyncio.sleep(DATABASE_RETRY_SECONDS)
         self.records.start()
+        self._management = create_management(
+            self.records, self._engine, open_handle, self._log, allow_private_networks=self._networks
+        )
         self._keys.grants, stored.spaces = self.records.keys, self.records.spaces
         database = self.records.database
         self.survey = Survey(database, self._engine, open_handle, self._networks, self._log)

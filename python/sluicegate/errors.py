@@ -129,6 +129,48 @@ def missing_scope(scope: str) -> GatewayError:
     return _refusal(403, "missing_scope", message)
 
 
+def missing_permission(permission: str, role: str) -> GatewayError:
+    """An admin key that may do other things than this."""
+    message = f"This needs the permission `{permission}`, which this key of the role `{role}` does not have."
+    return _refusal(403, "permission_denied", f"{message} Use another key, or ask an administrator.")
+
+
+def not_for_remote() -> GatewayError:
+    """What may be done from the gateway's own machine only."""
+    return _refusal(403, "loopback_only", "This can be done from the gateway's own machine only.")
+
+
+def bad_token() -> GatewayError:
+    """A token for the first admin that is unknown, used, too old, or not needed any more."""
+    return _refusal(
+        401,
+        "invalid_bootstrap_token",
+        "This token is unknown, used up or older than 15 minutes, or there is an administrator already. "
+        "A start of the gateway without an administrator prints a new one.",
+        "token",
+    )
+
+
+def object_not_found(message: str) -> GatewayError:
+    """No such object for this caller; one of another workspace is the same."""
+    return _refusal(404, "not_found", message)
+
+
+def conflict(code: str, message: str, param: str | None = None) -> GatewayError:
+    """Something that exists stands against it."""
+    return _refusal(409, code, message, param)
+
+
+def version_conflict(message: str) -> GatewayError:
+    """`If-Match` names another version than the one that is there."""
+    return _refusal(412, "version_conflict", message, "If-Match")
+
+
+def idempotency_key_reused(message: str) -> GatewayError:
+    """An Idempotency-Key that came with another request before."""
+    return _refusal(422, "idempotency_key_reused", message, "Idempotency-Key")
+
+
 def unknown_model(model: str, known: Iterable[str]) -> GatewayError:
     """A name that nobody serves. Says so if only the case differs from one of `known`, the caller's own."""
     shown, wanted = printable(model), model.casefold()

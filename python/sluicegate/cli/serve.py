@@ -60,6 +60,8 @@ def serve(  # noqa: PLR0913, PLR0917 (typer makes options of them)
     if not has_keys:
         settings = with_key(settings, address, location)
     require_free(address, settings.server.port)
+    if location is not None:
+        _offer_admin(location, address, settings.server.port)
     run(settings, address, location)
 
 
@@ -82,6 +84,31 @@ def _open_once(location: "Location") -> bool:
             await records.close()
 
     return asyncio.run(look())
+
+
+def _offer_admin(location: "Location", address: str, port: int) -> None:
+    """While nobody may manage the gateway: print the token for the first administrator."""
+    import asyncio  # noqa: PLC0415
+
+    from sluicegate.members.bootstrap import offer  # noqa: PLC0415
+    from sluicegate.storage.database import Database  # noqa: PLC0415
+    from sluicegate.storage.errors import StorageError  # noqa: PLC0415
+
+    async def said() -> str | None:
+        database = await Database.open(location)
+        try:
+            # From outside a token is good for nothing: 0.0.0.0 is called at a loopback address.
+            here = "127.0.0.1" if ipaddress.ip_address(address).is_unspecified else address
+            return await offer(database, f"http://{_shown(here, port)}")
+        finally:
+            await database.close()
+
+    try:
+        text = asyncio.run(said())
+    except StorageError as error:
+        refuse(str(error))
+    if text is not None:
+        typer.echo(text)
 
 
 def require_upstreams(settings: "Settings") -> None:

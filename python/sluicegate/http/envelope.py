@@ -42,18 +42,18 @@ class Envelope:
         except GatewayError as error:
             if not error.settled:
                 self._report(exchange, error, None)
-            await self._refuse(exchange, error)
+            await refuse(exchange, error)
         except ClientGoneError:
             # A body with broken framing looks the same, and its sender may still be there.
             if not exchange.body_read:
                 exchange.body_read = True
-                await self._refuse(exchange, errors.broken_body())
+                await refuse(exchange, errors.broken_body())
         except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
             raise
         except BaseException as unexpected:  # noqa: BLE001 (PyO3's PanicException is a BaseException)
             fault = errors.internal()
-            self._report(exchange, fault, _where(unexpected))
-            await self._refuse(exchange, fault)
+            self._report(exchange, fault, where_of(unexpected))
+            await refuse(exchange, fault)
 
     async def _other(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         if scope["type"] == "websocket":
@@ -62,17 +62,18 @@ class Envelope:
             return
         await self._app(scope, receive, send)
 
-    @staticmethod
-    async def _refuse(exchange: Exchange, error: GatewayError) -> None:
-        if exchange.started:
-            return
-        await exchange.answer(error.status, [*JSON_HEADERS, *error.headers], error.to_body())
-        # Not after a 408: that body was waited for long enough.
-        if exchange.head.has_body and not exchange.body_read and error.status != errors.TIMED_OUT:
-            await discard(exchange.receive)
+
+async def refuse(exchange: Exchange, error: GatewayError) -> None:
+    """Answer with an error, if nothing was answered yet."""
+    if exchange.started:
+        return
+    await exchange.answer(error.status, [*JSON_HEADERS, *error.headers], error.to_body())
+    # Not after a 408: that body was waited for long enough.
+    if exchange.head.has_body and not exchange.body_read and error.status != errors.TIMED_OUT:
+        await discard(exchange.receive)
 
 
-def _where(error: BaseException) -> str:
+def where_of(error: BaseException) -> str:
     """Kind and place of an exception, without its text: that could hold a secret."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f"{frames[-1].filename}:{frames[-1].lineno} in {frames[-1].name}" if frames else "unknown place"

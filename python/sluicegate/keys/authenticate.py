@@ -80,7 +80,7 @@ class Authenticator:
         """
         if self.grants is None:
             return self.authenticate(authorization, others)
-        key = self._one_credential(authorization, others)
+        key = credential_of(authorization, others)
         found = self._find(key)
         if found is not None:
             return found
@@ -102,7 +102,7 @@ class Authenticator:
         The table is searched by SHA-256 digest, not by key: its timing can only tell about digests, for which
         nobody can choose keys. What is found is compared once more in constant time.
         """
-        key = self._one_credential(authorization, others)
+        key = credential_of(authorization, others)
         found = self._find(key)
         if found is not None:
             return found
@@ -114,26 +114,26 @@ class Authenticator:
         stored, found = self._by_digest.get(given, _NOBODY)
         return found if hmac.compare_digest(given, stored) else None
 
-    @staticmethod
-    def _one_credential(authorization: bytes | None, others: tuple[bytes, ...]) -> bytes:
-        """The one key in the request; two different ones could mean two different callers."""
-        if authorization is not None:
-            scheme, _, key = authorization.partition(b" ")
-            key = key.strip()
-            if scheme.lower() != b"bearer" or not key or b" " in key:
-                raise errors.invalid_api_key(f"The Authorization header is malformed. {_HOW}")
-        elif others:
-            key = others[0]
-        else:
-            raise errors.invalid_api_key(f"The request has no API key. {_HOW}")
-        if others and any(other != key for other in others):
-            raise errors.bad_request(
-                "conflicting_credentials",
-                "The request has two different API keys (Authorization, x-api-key, api-key). Send one.",
-            )
-        if not key or len(key) > _LONGEST:
-            raise errors.invalid_api_key(f"The API key is malformed. {_HOW}")
-        return key
+
+def credential_of(authorization: bytes | None, others: tuple[bytes, ...]) -> bytes:
+    """The one key in the request; two different ones could mean two different callers."""
+    if authorization is not None:
+        scheme, _, key = authorization.partition(b" ")
+        key = key.strip()
+        if scheme.lower() != b"bearer" or not key or b" " in key:
+            raise errors.invalid_api_key(f"The Authorization header is malformed. {_HOW}")
+    elif others:
+        key = others[0]
+    else:
+        raise errors.invalid_api_key(f"The request has no API key. {_HOW}")
+    if others and any(other != key for other in others):
+        raise errors.bad_request(
+            "conflicting_credentials",
+            "The request has two different API keys (Authorization, x-api-key, api-key). Send one.",
+        )
+    if not key or len(key) > _LONGEST:
+        raise errors.invalid_api_key(f"The API key is malformed. {_HOW}")
+    return key
 
 
 def _require_typed(key: bytes) -> None:
@@ -148,8 +148,8 @@ def _unknown() -> errors.GatewayError:
     )
 
 
-def _granted(grant: Grant) -> Principal:
-    """The principal of a key of the database, unless it is none for models, or not any more."""
+def require_in_force(grant: Grant) -> None:
+    """Raises a 401 for a key that is none any more."""
     if grant.refused == "workspace_deleted":
         raise errors.refused_key("workspace_deleted", "The workspace of this API key was deleted.")
     if grant.refused is not None:
@@ -159,6 +159,11 @@ def _granted(grant: Grant) -> Principal:
             "api_key_expired",
             "This API key has expired, or was replaced and its grace period is over. Use a new one.",
         )
+
+
+def _granted(grant: Grant) -> Principal:
+    """The principal of a key of the database, unless it is none for models, or not any more."""
+    require_in_force(grant)
     if grant.principal.kind != "client":
         raise errors.wrong_kind_of_key()
     return grant.principal

@@ -28,7 +28,7 @@ class UserDraft(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A person as written. `login` is unique, compared without case."""
 
     login: Login
-    name: Annotated[str, Meta(max_length=200)] = ""
+    name: Annotated[str, Meta(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*\Z")] = ""
 
 
 class User(Struct, frozen=True, kw_only=True):

@@ -136,17 +136,17 @@ async def members(view: View, workspace: str, page: PageQuery = FIRST) -> Page[M
     query = select(_memberships, _users.c.login).join(_users, _users.c.id == _memberships.c.user)
     query = query.where(_memberships.c.workspace == workspace)
     rows = (await view.execute(paged(query, _memberships.c.user, page))).all()
-    found = [
-        Membership(
-            workspace=row.workspace,
-            user=row.user,
-            login=row.login,
-            role=Role(row.role),
-            created_at=row.created_at,
-        )
-        for row in rows
-    ]
-    return page_of(found, [row.user for row in rows], page)
+    return page_of([_membership(row) for row in rows], [row.user for row in rows], page)
+
+
+async def member(view: View, workspace: str, user: str) -> Membership:
+    """One person's role in a workspace. Raises NotFoundError."""
+    query = select(_memberships, _users.c.login).join(_users, _users.c.id == _memberships.c.user)
+    query = query.where(_memberships.c.workspace == workspace, _memberships.c.user == user)
+    row = (await view.execute(query)).first()
+    if row is None:
+        raise NotFoundError("member", user)
+    return _membership(row)
 
 
 async def roles_of(view: View, user: str) -> dict[str, Role]:
@@ -230,6 +230,16 @@ async def _require_other_admin(change: Change, user: str) -> None:
 
 def _digest(token: str) -> bytes:
     return hashlib.sha256(token.encode()).digest()
+
+
+def _membership(row: Row[Any]) -> Membership:
+    return Membership(
+        workspace=row.workspace,
+        user=row.user,
+        login=row.login,
+        role=Role(row.role),
+        created_at=row.created_at,
+    )
 
 
 def _user(row: Row[Any]) -> User:

@@ -124,10 +124,14 @@ async def credentials_of(view: View, workspace: str, upstream: str) -> Credentia
 
     Raises NotFoundError, and SecretsError for a secret that was moved or altered.
     """
-    row = (await view.execute(_usable(workspace).where(_table.c.id == upstream))).first()
-    if row is None:
-        raise NotFoundError(_KIND, upstream)
-    return await _credentials(view, row)
+    query = _usable(workspace).where(_table.c.id == upstream)
+    return await _credentials(view, await _row(view, query, upstream))
+
+
+async def own_credentials(view: View, workspace: str, upstream: str) -> Credentials:
+    """Key and headers of an upstream of this owner, enabled or not. Raises NotFoundError, SecretsError."""
+    query = select(_table).where(_table.c.workspace == workspace, _table.c.id == upstream, _alive)
+    return await _credentials(view, await _row(view, query, upstream))
 
 
 async def stored_credentials(view: View, workspace: str, upstream: str) -> Credentials:
@@ -211,8 +215,17 @@ async def remove(change: Change, workspace: str, upstream: str, *, expected: int
 
 async def discovered(view: View, workspace: str, upstream: str) -> Discovered:
     """What was learned of an upstream that the workspace may call. Raises NotFoundError."""
-    if (await view.execute(_usable(workspace).where(_table.c.id == upstream))).first() is None:
-        raise NotFoundError(_KIND, upstream)
+    await _row(view, _usable(workspace).where(_table.c.id == upstream), upstream)
+    return await _learned(view, upstream)
+
+
+async def own_discovered(view: View, workspace: str, upstream: str) -> Discovered:
+    """What was learned of an upstream of this owner, enabled or not. Raises NotFoundError."""
+    await get(view, workspace, upstream)
+    return await _learned(view, upstream)
+
+
+async def _learned(view: View, upstream: str) -> Discovered:
     query = select(_discoveries).where(_discoveries.c.upstream == upstream)
     row = (await view.execute(query)).first()
     return NOTHING_LEARNED if row is None else _discovered(row)
@@ -354,11 +367,15 @@ def _told(draft: UpstreamDraft, credentials: Credentials | None) -> dict[str, An
     return {"after": draft, "secrets": secrets}
 
 
-async def _one(view: View, query: "Select[Any]", ref: str) -> UpstreamRecord:
-    rows = (await view.execute(query)).all()
-    if not rows:
+async def _row(view: View, query: "Select[Any]", ref: str) -> Row[Any]:
+    row = (await view.execute(query)).first()
+    if row is None:
         raise NotFoundError(_KIND, ref)
-    return (await _records(view, rows))[0]
+    return row
+
+
+async def _one(view: View, query: "Select[Any]", ref: str) -> UpstreamRecord:
+    return (await _records(view, [await _row(view, query, ref)]))[0]
 
 
 async def _records(view: View, rows: "Any") -> list[UpstreamRecord]:

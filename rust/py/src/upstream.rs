@@ -7,7 +7,7 @@ use sluicegate_core::{
     chat::Operation,
     upstream::{
         deadline::Clocks,
-        target::{Target, TargetConfig},
+        target::{check_foreign, Target, TargetConfig},
     },
 };
 use std::{sync::Arc, time::Duration};
@@ -86,6 +86,11 @@ impl Upstream {
         };
         let target = Target::new(config.clone()).map_err(PyValueError::new_err)?;
         Ok(Upstream { config, target: Mutex::new((runtime::forks(), Arc::new(target))) })
+    }
+
+    #[staticmethod]
+    fn check_foreign(base_url: &str, allow_private_networks: Vec<String>) -> PyResult<()> {
+        check_foreign(base_url, &allow_private_networks).map_err(PyValueError::new_err)
     }
 
     #[getter]

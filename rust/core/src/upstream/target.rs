@@ -9,7 +9,10 @@ use super::{
 };
 use crate::chat::Operation;
 use http::{header::HeaderName, HeaderValue, Uri};
-use std::time::Duration;
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
 
 /// What an operator sets; `docs/reference/settings.md` explains each.
 #[derive(Clone, Debug)]
@@ -151,6 +154,28 @@ impl Target {
     }
 }
 
+/// May somebody who is not the operator write this base URL? An address in it, or `localhost`, is allowed for nothing
+/// but having been written: from others it has to be public or in the list. Names are checked when they are resolved.
+pub fn check_foreign(base_url: &str, allow_private_networks: &[String]) -> Result<(), String> {
+    let url = BaseUrl::parse(base_url)?;
+    let allowed = allow_private_networks
+        .iter()
+        .map(|c| Cidr::parse(c).map_err(|e| format!("allow_private_networks: {e}")))
+        .collect::<Result<Vec<_>, _>>()?;
+    let addresses: Vec<IpAddr> = match url.host.parse() {
+        Ok(address) => vec![address],
+        Err(_) if url.host == "localhost" => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
+        Err(_) => return Ok(()),
+    };
+    let guard = Guard::new("", allowed);
+    // Of `localhost`, one of the two in the list is enough: what it resolves to is checked again.
+    if addresses.into_iter().any(|address| guard.check(address).is_ok()) {
+        return Ok(());
+    }
+    Err("base_url: this address is private or reserved, and only the operator may allow it (allow_private_networks)"
+        .to_owned())
+}
+
 fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), String> {
     let lower = name.to_ascii_lowercase();
     if RESERVED.contains(&lower.as_str()) {
@@ -251,6 +276,27 @@ fn check_host(host: &str) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::BaseUrl;
+
+    #[test]
+    fn a_stranger_cannot_write_a_private_address() {
+        let list = |texts: &[&str]| texts.iter().map(|t| (*t).to_owned()).collect::<Vec<_>>();
+        for (url, allowed, passes) in [
+            ("https://api.example.com/v1", &[][..], true),
+            ("http://8.8.8.8/v1", &[], true),
+            ("http://127.0.0.1:8000/v1", &[], false),
+            ("http://LocalHost:8000/v1", &[], false),
+            ("http://[::1]/v1", &[], false),
+            ("http://[::ffff:10.0.0.1]/v1", &[], false),
+            ("http://10.1.2.3/v1", &["10.0.0.0/8"], true),
+            ("http://10.1.2.3/v1", &["10.9.0.0/16"], false),
+            ("http://localhost/v1", &["127.0.0.0/8"], true),
+            ("http://localhost/v1", &["::1"], true),
+            ("http://169.254.169.254/v1", &["0.0.0.0/0"], false),
+            ("http://0x7f.1/v1", &[], false),
+        ] {
+            assert_eq!(super::check_foreign(url, &list(allowed)).is_ok(), passes, "{url} with {allowed:?}");
+        }
+    }
 
     #[test]
     fn reads_what_people_write() {
