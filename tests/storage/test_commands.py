@@ -222,7 +222,7 @@ def stored_key(location: Location) -> str | None:
         async with database.read() as view:
             found = await upstreams.find(view, "acme", "local")
             assert found is not None
-            key = (await upstreams.stored_credentials(view, "acme", found.id)).api_key
+            key = (await upstreams.own_credentials(view, "acme", found.id)).api_key
         await database.close()
         return None if key is None else key.reveal()
 

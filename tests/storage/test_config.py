@@ -137,7 +137,7 @@ async def test_a_file_is_applied_once(database: Database) -> None:
     async with database.read() as view:
         local = await upstreams.find(view, "acme", "local")
         assert local is not None
-        stored = await upstreams.stored_credentials(view, "acme", local.id)
+        stored = await upstreams.own_credentials(view, "acme", local.id)
         assert stored.api_key is not None
         assert stored.api_key.reveal() == SECRETS["LOCAL"]
         assert stored.headers["x-team"].reveal() == SECRETS["TEAM"]
@@ -185,7 +185,7 @@ async def test_only_what_differs_is_changed(database: Database) -> None:
     async with database.read() as view:
         local = await upstreams.find(view, "acme", "local")
         assert local is not None
-        stored = await upstreams.stored_credentials(view, "acme", local.id)
+        stored = await upstreams.own_credentials(view, "acme", local.id)
         assert {name: value.reveal() for name, value in stored.headers.items()} == {
             "x-team": SECRETS["TEAM"],
             "x-more": "y",

@@ -30,7 +30,7 @@ async def whole(view: View, space: stored.StoredWorkspace) -> None:
     (assistant,) = space.assistants.values()
     assert len(space.keys) == config_crew.KEYS
     assert all(len(key.secrets) == 1 for key in space.keys.values())
-    secrets = await upstreams.stored_credentials(view, space.record.id, upstream.id)
+    secrets = await upstreams.own_credentials(view, space.record.id, upstream.id)
     assert secrets.api_key is not None
     assert secrets.api_key.reveal() == config_crew.SECRET
     assert len((await assistants.versions(view, space.record.id, assistant.id)).items) == 1

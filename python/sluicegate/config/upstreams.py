@@ -24,7 +24,7 @@ async def plan_upstream(
 ) -> None:
     """What has to be done for one entry."""
     draft = normal(entry.draft())
-    old = NO_CREDENTIALS if before is None else await store.stored_credentials(planner.view, owner, before.id)
+    old = NO_CREDENTIALS if before is None else await store.own_credentials(planner.view, owner, before.id)
     moved = before is not None and origin_of(draft.base_url) != before.origin
     new, fields = _credentials(planner, entry, NO_CREDENTIALS if moved else old, old, path)
     after = plain_of(draft, UpstreamDraft)

@@ -134,18 +134,6 @@ async def own_credentials(view: View, workspace: str, upstream: str) -> Credenti
     return await _credentials(view, await _row(view, query, upstream))
 
 
-async def stored_credentials(view: View, workspace: str, upstream: str) -> Credentials:
-    """Key and headers of an upstream of this owner, enabled or not, to be compared and written anew.
-
-    Raises NotFoundError, and SecretsError for a secret that was moved or altered.
-    """
-    query = select(_table).where(_table.c.workspace == workspace, _table.c.id == upstream, _alive)
-    row = (await view.execute(query)).first()
-    if row is None:
-        raise NotFoundError(_KIND, upstream)
-    return await _credentials(view, row)
-
-
 async def _openable(view: View, row: Row[Any]) -> Credentials | None:
     try:
         return await _credentials(view, row)
