@@ -165,11 +165,13 @@ def _run(job: Job) -> Done:
 
 
 def _awaited(job: Job, work: Coroutine[Any, Any, Any]) -> Done:
-    async def bounded() -> Any:
-        async with asyncio.timeout(job.timeout):
-            return await work
+    async def bounded() -> Done:
+        # Beside the clock of `_wait`, which may be a little later: both have to say the same.
+        clock = asyncio.timeout(job.timeout)
+        try:
+            async with clock:
+                return Done(await work)
+        except Exception as error:  # noqa: BLE001 - whatever a tool raises is for the model
+            return too_slow(job) if clock.expired() else failure(error)
 
-    try:
-        return Done(asyncio.run(bounded()))
-    except Exception as error:  # noqa: BLE001 - whatever a tool raises is for the model
-        return failure(error)
+    return asyncio.run(bounded())
