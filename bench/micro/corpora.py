@@ -80,7 +80,8 @@ def multilingual() -> str:
 def chat(prose_: list[str], code_: list[str]) -> list[str]:
     """Bodies of chat requests: questions with code in them, as JSON."""
     random, bodies = Random(2), []
-    for text, source in zip(prose_, code_, strict=False):
+    # The last document of each is what was left over.
+    for text, source in zip(prose_[:-1], code_[:-1], strict=False):
         messages = [{"role": "system", "content": "You are a helpful assistant."}]
         for _ in range(8):
             at = random.randrange(len(source) - 1000)
