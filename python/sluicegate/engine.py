@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from weakref import WeakKeyDictionary, WeakSet
 
 from sluicegate._core import (
+    Admission,
     Bridge,
     Call,
     Chunk,
@@ -21,6 +22,10 @@ from sluicegate._core import (
     EventEncoder,
     EventTooLargeError,
     Failure,
+    Journal,
+    JournalSegment,
+    LimitRules,
+    Limits,
     Outcome,
     Recipe,
     Reply,
@@ -32,6 +37,7 @@ from sluicegate._core import (
     Upstream,
     Usage,
     __version__,
+    journal_segments,
     scan,
 )
 
@@ -39,6 +45,7 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future, TimerHandle
 
 __all__ = [
+    "Admission",
     "Bridge",
     "Call",
     "Chunk",
@@ -49,6 +56,10 @@ __all__ = [
     "EventEncoder",
     "EventTooLargeError",
     "Failure",
+    "Journal",
+    "JournalSegment",
+    "LimitRules",
+    "Limits",
     "Outcome",
     "PendingReply",
     "Recipe",
@@ -61,6 +72,7 @@ __all__ = [
     "Upstream",
     "Usage",
     "__version__",
+    "journal_segments",
     "scan",
 ]
 
