@@ -8,6 +8,7 @@ from asyncio import Future
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from collections.abc import Set as AbstractSet
 from os import PathLike
+from pathlib import Path
 from typing import Any, Literal, Self, final
 
 from typing_extensions import disjoint_base
@@ -305,7 +306,7 @@ class SharedTable:
 
 @final
 class LimitRules:
-    """The limits of one workspace, key, assistant or upstream; immutable, made once and used for each request."""
+    """The limits of one workspace, key, assistant or upstream; immutable, made once for many requests."""
 
     def __new__(cls, owner: str, rules: list[tuple[str, int, int | None]]) -> Self:
         """`owner` names whose they are, such as `key:key_1`. Each rule: its kind, the most, the burst.
@@ -347,8 +348,8 @@ class Admission:
 class Limits:
     """The limits of one machine in a mapped file: exact over all its processes.
 
-    It belongs to the process that opens it: the child of a fork opens its own. A file that is missing, damaged,
-    of another version or from before the machine started is made anew.
+    It belongs to the process that opens it: the child of a fork opens its own. A file that is missing,
+    damaged, of another version or from before the machine started is made anew.
     """
 
     def __new__(cls, path: str | PathLike[str] | None, processes: int = 1) -> Self:
@@ -356,7 +357,7 @@ class Limits:
     def admit(self, sets: list[LimitRules], tokens: int, micros: int) -> Admission:
         """Reserve all or nothing: one request, tokens, and millionths of a dollar."""
     def tick(self) -> int:
-        """Once a second: say that this process lives, and give back what dead ones held; returns their number."""
+        """Once a second: say that this process lives, and give back what dead ones held. Returns how many."""
     def seed(self, rules: LimitRules, kind: str, spent: int) -> None:
         """What the records say was spent in this period before the counter was made. Counts once."""
     def account(self, rules: LimitRules, kind: str) -> tuple[int, int, bool] | None:
@@ -364,7 +365,7 @@ class Limits:
     def correct(
         self, rules: LimitRules, opened_ms: int, charged: tuple[int, int], actual: tuple[int, int]
     ) -> None:
-        """A request of a dead process, begun at `opened_ms`: tokens and millionths, as reserved and as used."""
+        """A request of a dead process: tokens and millionths of a dollar, as reserved and as used."""
     @property
     def is_current(self) -> bool:
         """Whether the path still leads to the mapped file. Asks the file system."""
@@ -381,9 +382,9 @@ class Journal:
     def __new__(
         cls, folder: str | PathLike[str], name: str, segment_bytes: int = ..., most_waiting: int = ...
     ) -> Self:
-        """Raises OSError for a folder that cannot be made or written, ValueError for a name with a slash."""
+        """Raises OSError where the folder cannot be made or written, ValueError for a name with a slash."""
     def append(self, kind: int, payload: bytes) -> bool:
-        """False: the disk does not take it. It waits in memory, or is counted as lost where there is no room."""
+        """False: the disk does not take it; it waits in memory, or is lost where there is no room."""
     def flush(self) -> bool:
         """Write what waits; False: the disk still takes nothing."""
     def rotate(self) -> None:
@@ -409,8 +410,10 @@ class JournalSegment:
     def is_open(self) -> bool:
         """Its writer lives and may append."""
     def read(self, start: int, most: int) -> tuple[list[tuple[int, bytes]], int, bool, int]:
-        """About `most` bytes of whole records from an offset on: they, where the next ones begin, whether nothing
-        whole follows, and how many damaged bytes were passed over. Raises OSError.
+        """About `most` bytes of whole records from an offset on. Raises OSError.
+
+        Returns them, where the next ones begin, whether nothing whole follows, and how many damaged bytes
+        were passed over.
         """
     def remove(self) -> bool:
         """False: it is gone already. Raises OSError."""

@@ -103,26 +103,29 @@ impl Writer {
         if self.file.is_some() && self.length == 0 {
             return Ok(());
         }
-        loop {
+        // Under its own name only when it is locked: a reader would take it for one that nobody writes any more.
+        let unfinished = self.folder.join(format!("{}-{}.new", self.name, std::process::id()));
+        let _ = fs::remove_file(&unfinished);
+        let file = OpenOptions::new()
+            .append(true)
+            .create_new(true)
+            .mode(0o600)
+            .custom_flags(OFlags::NOFOLLOW.bits() as i32)
+            .open(&unfinished)?;
+        // Held as long as the process lives: readers know by it that more may come.
+        flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        let named = loop {
             self.number += 1;
             let path = self.folder.join(format!("{}-{:08}.{SUFFIX}", self.name, self.number));
-            let made = OpenOptions::new()
-                .append(true)
-                .create_new(true)
-                .mode(0o600)
-                .custom_flags(OFlags::NOFOLLOW.bits() as i32)
-                .open(&path);
-            match made {
-                Ok(file) => {
-                    // Held as long as the process lives: readers know by it that more may come.
-                    flock(&file, FlockOperation::NonBlockingLockExclusive)?;
-                    (self.file, self.path, self.length) = (Some(file), path, 0);
-                    return Ok(());
-                }
+            match fs::hard_link(&unfinished, &path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(error),
+                done => break done.map(|()| path),
             }
-        }
+        };
+        let _ = fs::remove_file(&unfinished);
+        (self.path, self.length) = (named?, 0);
+        self.file = Some(file);
+        Ok(())
     }
 
     /// What waits, and what is lost.
