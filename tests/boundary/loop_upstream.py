@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import uvloop
 
-from sluicegate.engine import Upstream
+from sluicegate.engine import Engine, Upstream
 
 SSE = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
 DONE = b"data: [DONE]\n\n"
@@ -28,6 +28,20 @@ LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 # A bound for what takes milliseconds: a machine may stand still for some seconds. The promise that an
 # upstream is closed within a second is measured in tests/faults, by a clock that knows such machines.
 BOUND = 15.0
+
+
+class Engines:
+    """Makes the engines of the test that runs."""
+
+    def __init__(self) -> None:
+        self.inline = False
+
+    def __call__(self) -> Engine:
+        return Engine(inline=self.inline)
+
+
+# One test runs at a time, and each is run with both kinds: see `engine_kind`.
+ENGINES = Engines()
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 

@@ -13,6 +13,7 @@ import pytest
 from loop_upstream import (
     BOUND,
     DONE,
+    ENGINES,
     FLOOD_EVENTS,
     Run,
     Scripted,
@@ -65,7 +66,7 @@ class Client:
 @asynccontextmanager
 async def opened() -> AsyncIterator[Engine]:
     """An engine that must have no call left soon after."""
-    engine = Engine()
+    engine = ENGINES()
     yield engine
     async with asyncio.timeout(BOUND):
         while engine.open_calls:  # noqa: ASYNC110 - the I/O thread knows no asyncio event

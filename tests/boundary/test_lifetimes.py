@@ -14,7 +14,18 @@ from typing import Any
 
 import httpx
 import pytest
-from loop_upstream import BOUND, DONE, LOOPS, Run, Scripted, plain_answer, request_body, run_on, short
+from loop_upstream import (
+    BOUND,
+    DONE,
+    ENGINES,
+    LOOPS,
+    Run,
+    Scripted,
+    plain_answer,
+    request_body,
+    run_on,
+    short,
+)
 
 from fakes.asgi import KEY
 from processes import clean_environment
@@ -60,7 +71,7 @@ async def streamed(
 @pytest.mark.parametrize("slow", [False, True])
 def test_close_ends_open_streams_with_an_error_event(run: Run, server: Scripted, slow: bool) -> None:
     async def scenario() -> None:
-        engine = Engine()
+        engine = ENGINES()
         upstream = server.upstream("endless")
         go = asyncio.Event()
         begun = asyncio.Semaphore(0)
@@ -91,7 +102,7 @@ def test_close_ends_open_streams_with_an_error_event(run: Run, server: Scripted,
 
 def test_close_fails_calls_that_wait_for_headers(run: Run, server: Scripted) -> None:
     async def scenario() -> None:
-        engine = Engine()
+        engine = ENGINES()
         pending = engine.start(server.upstream("hang"), "chat", request_body("h", stream=False))
         await server.of("h")
         await engine.close()
@@ -105,7 +116,7 @@ def test_close_fails_calls_that_wait_for_headers(run: Run, server: Scripted) -> 
 
 def test_close_with_nothing_open_and_twice(run: Run, server: Scripted) -> None:
     async def scenario() -> None:
-        engine = Engine()
+        engine = ENGINES()
         await engine.close()
         await plain(engine, server.upstream("plain"), "a")
         await engine.close()
@@ -115,13 +126,16 @@ def test_close_with_nothing_open_and_twice(run: Run, server: Scripted) -> None:
     run(scenario())
 
 
-def test_loops_one_after_another(server: Scripted) -> None:
-    engine = Engine()
+def test_loops_one_after_another(server: Scripted, engine_kind: str) -> None:
+    engine = ENGINES()
     calls, streams = server.upstream("plain"), server.upstream("short")
 
     async def scenario(nonce: str) -> None:
         await plain(engine, calls, nonce)
         assert await streamed(engine, streams, nonce) == short(nonce)
+        # What a call does after its reply needs the loop that it runs on; a thread outlives the loop.
+        if engine_kind == "inline":
+            await engine.close()
 
     for turn in range(3):
         for kind, factory in LOOPS.items():
@@ -135,7 +149,7 @@ def test_loops_one_after_another(server: Scripted) -> None:
 
 @pytest.mark.parametrize("kinds", [("asyncio", "asyncio"), ("asyncio", "uvloop"), ("uvloop", "uvloop")])
 def test_two_threads_at_once(server: Scripted, kinds: tuple[str, str]) -> None:
-    engine = Engine()
+    engine = ENGINES()
     calls, streams = server.upstream("plain"), server.upstream("short")
     both = threading.Barrier(2, timeout=BOUND)
     ends: list[str] = []
@@ -161,13 +175,13 @@ def test_two_threads_at_once(server: Scripted, kinds: tuple[str, str]) -> None:
 
 FORK = """
 import asyncio, os, sys, uvloop
-sys.path[:0] = sys.argv[3:]
+sys.path[:0] = sys.argv[4:]
 from loop_upstream import LOOPS, Scripted, plain_answer, request_body, short
 from sluicegate.engine import Engine, Upstream
 from test_lifetimes import plain, streamed
 
 factory = LOOPS[sys.argv[2]]
-engine = Engine()
+engine = Engine(inline=sys.argv[3] == "inline")
 calls, streams = Upstream(f"{sys.argv[1]}/plain/v1"), Upstream(f"{sys.argv[1]}/short/v1")
 endless = Upstream(f"{sys.argv[1]}/endless/v1")
 
@@ -224,10 +238,10 @@ print("whole")
 
 
 @pytest.mark.parametrize("kind", list(LOOPS))
-def test_a_fork(server: Scripted, kind: str) -> None:
+def test_a_fork(server: Scripted, kind: str, engine_kind: str) -> None:
     """The child calls on a connection and a loop of its own; the parent's connection and stream live on."""
     origin = server.base_url("").removesuffix("//v1")
-    command = [sys.executable, "-c", FORK, origin, kind, *sys.path]
+    command = [sys.executable, "-c", FORK, origin, kind, engine_kind, *sys.path]
     ended = subprocess.run(
         command, capture_output=True, text=True, timeout=50, env=clean_environment({}), check=False
     )
@@ -286,7 +300,7 @@ def test_a_timeout_ends_the_call_while_it_is_handled(run: Run, server: Scripted)
     """The traceback of a cancellation keeps the frame of the call alive; its upstream closes all the same."""
 
     async def scenario() -> None:
-        engine = Engine()
+        engine = ENGINES()
 
         async def soon(limit: asyncio.Timeout) -> None:
             await server.of("c")

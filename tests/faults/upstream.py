@@ -301,7 +301,9 @@ class FaultUpstream:
         for server in self._servers:
             server.close()
         for transport in list(self.transports):
-            transport.abort()
+            # One that has closed after sending its last bytes cannot be aborted: it has no loop any more.
+            if not transport.is_closing() or transport.get_write_buffer_size():
+                transport.abort()
         pending = asyncio.all_tasks(self._loop)
         for task in pending:
             task.cancel()
@@ -318,10 +320,14 @@ class FaultUpstream:
         self._hold_blackhole()
 
     async def _open(self, name: str, port: int, context: ssl.SSLContext | None) -> None:
-        listener = socket.create_server(("127.0.0.1", port), backlog=2048)
+        listener = socket.create_server(("127.0.0.1", port))
         # Accepted sockets inherit it. The kernel would take up to 4 MiB of an answer that nobody reads.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, WRITE_HIGH_WATER)
-        server = await self._loop.create_server(lambda: Peer(self, name), sock=listener, ssl=context)
+        # Said here, or asyncio listens anew with its own 100: while this thread waits for its turn on a busy
+        # machine more than that may come, and each SYN that is dropped is sent again after 1, then 2 seconds.
+        server = await self._loop.create_server(
+            lambda: Peer(self, name), sock=listener, ssl=context, backlog=2048
+        )
         self._servers.append(server)
         self.ports[name] = server.sockets[0].getsockname()[1]
 

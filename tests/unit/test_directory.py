@@ -79,7 +79,10 @@ class Keys:
     def __init__(self) -> None:
         self.principal = Principal("k", "key_1", "acme")
 
-    def authenticate(self, _authorization: bytes | None, _others: tuple[bytes, ...] = ()) -> Principal:
+    def known(self, _authorization: bytes | None, _others: tuple[bytes, ...] = ()) -> Principal:
+        return self.principal
+
+    async def find(self, _authorization: bytes | None, _others: tuple[bytes, ...] = ()) -> Principal:
         return self.principal
 
 
@@ -163,6 +166,18 @@ async def test_another_workspaces_names_are_like_names_that_nobody_has(name: str
     assert gateway.directory.loads == ["acme"]
     card = await request(gateway.app, f"/v1/models/{name}", b"", method="GET")
     assert card.error == foreign.error
+
+
+async def test_names_that_nobody_lists_are_remembered_but_not_many_of_them() -> None:
+    config = UpstreamConfig(name="open", base_url="http://open/v1")
+    upstream = Upstream(config, FakeUpstream(config.base_url))  # type: ignore[arg-type]
+    catalog = Catalog([Source(upstream, "open", None, {})], None, 7)
+    found = View("acme", WorkspaceSettings(), (), {"open": upstream}, catalog)
+    caller = Principal("k", "key_1")
+    assert found.plan("made-up", caller) is found.plan("made-up", caller)
+    plans = [found.plan(f"made-up-{i}", caller) for i in range(2000)]
+    assert [plan.name for plan in plans] == [f"made-up-{i}" for i in range(2000)]
+    assert len(found._guesses) <= 256
 
 
 async def test_an_assistant_keeps_the_time_at_which_it_was_made() -> None:

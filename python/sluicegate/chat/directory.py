@@ -17,6 +17,8 @@ from sluicegate.upstreams.discover import Discovery
 from sluicegate.upstreams.model import Steps, Upstream
 from sluicegate.workspaces.model import WorkspaceSettings
 
+_MOST_GUESSES = 256
+
 
 class Plan(Struct, frozen=True):
     """Whom to ask for one public name, in which order, and as which assistant."""
@@ -39,6 +41,7 @@ class View:
 
     __slots__ = (
         "_allowed",
+        "_guesses",
         "_plans",
         "_window",
         "assistants",
@@ -64,16 +67,17 @@ class View:
         self.catalog = catalog
         self._allowed = Allowed(settings.plain_models, globs_of(settings.allowed_models))
         self._window = settings.window
-        # By name, with the version of the catalog that it was made from. Only names that are listed are kept,
-        # so that clients cannot fill it, and only what holds for every key without rules of its own.
+        # By name, with the version of the catalog that it was made from; only what holds for every key that
+        # has no rules of its own. Names that nobody lists are kept apart, and few: clients make them up.
         self._plans: dict[str, tuple[int, Plan]] = {}
+        self._guesses: dict[str, tuple[int, Plan]] = {}
 
     def plan(self, model: str, principal: Principal) -> Plan:
         """The plan for a name, as this caller may use it. Raises 404, 403, or 503 where nobody is there."""
         restricted = principal.models is not None
         version = self.catalog.version
         if not restricted:
-            kept = self._plans.get(model)
+            kept = self._plans.get(model) or self._guesses.get(model)
             if kept is not None and kept[0] == version:
                 return kept[1]
         found = resolve(model, self.assistants, self.catalog, self._allowed_to(principal))
@@ -82,9 +86,17 @@ class View:
         else:
             assert found.route is not None  # noqa: S101 (one of the two is set)
             plan = Plan(model, found.route.steps, self, most_tokens=self.settings.max_tokens)
-        if not restricted and (found.route is None or found.route.listed):
-            self._plans[model] = (version, plan)
+        if not restricted:
+            self._keep(model, (version, plan), listed=found.route is None or found.route.listed)
         return plan
+
+    def _keep(self, model: str, entry: tuple[int, Plan], *, listed: bool) -> None:
+        if listed:
+            self._plans[model] = entry
+            return
+        if len(self._guesses) >= _MOST_GUESSES:
+            self._guesses.clear()
+        self._guesses[model] = entry
 
     def names(self, principal: Principal) -> Iterator[str]:
         """Every name that this caller may use, assistants first."""
@@ -166,19 +178,19 @@ class SettingsDirectory:
     """The one workspace of a settings file or of the two environment variables."""
 
     def __init__(self, view: View, discovery: Discovery, default_model: str | None) -> None:
-        self._view = view
+        self.kept = view
         self._discovery = discovery
         self._default_model = default_model
 
     def view(self, principal: Principal) -> View | None:
         """Always there."""
         del principal
-        return self._view
+        return self.kept
 
     async def load(self, principal: Principal) -> View:
         """There is nothing to load."""
         del principal
-        return self._view
+        return self.kept
 
     async def default_model(self, view: View) -> str | None:
         """As configured, else the first model that is listed."""

@@ -14,6 +14,7 @@ use std::{
         Arc,
     },
     task::{Context, Poll, Wake, Waker},
+    time::Duration,
 };
 use tokio::runtime::{Builder, Runtime};
 
@@ -21,6 +22,9 @@ type Boxed = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// So many tasks run in one turn; what is left waits for the next, so that the loop's other work gets its time.
 const TURN: usize = 1024;
+
+/// Shorter than any clock of a call.
+const NEAR: Duration = Duration::from_millis(250);
 
 /// The tasks that were woken, and how the loop hears of them while it does not turn.
 struct Queue {
@@ -108,6 +112,13 @@ impl Inline {
             .max_blocking_threads(64)
             .thread_name("sluicegate-dns")
             .build()?;
+        // A timer that is always nearer than those of calls (minutes away): tokio wakes its reactor for a timer that
+        // is earlier than all others, which here would be a write and a turn of the loop for each call.
+        runtime.spawn(async {
+            loop {
+                tokio::time::sleep(NEAR).await;
+            }
+        });
         let queue = Queue {
             woken: Mutex::default(),
             turning: AtomicBool::new(false),
@@ -168,7 +179,7 @@ mod tests {
     use std::{
         sync::{atomic::AtomicUsize, mpsc},
         thread,
-        time::{Duration, Instant},
+        time::Instant,
     };
 
     /// A loop that only listens for kicks, and asks for I/O every millisecond.
