@@ -1,0 +1,82 @@
+"""Limits and usage of one worker, put together: the shared file, the journal, the records."""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sluicegate import engine as core
+from sluicegate.telemetry.logs import Log
+from sluicegate.usage.keep import Keeper
+from sluicegate.usage.model import Record
+from sluicegate.usage.recorder import Recorder
+
+if TYPE_CHECKING:
+    from sluicegate.storage.location import Location
+
+
+class Usage:
+    """What a worker counts and writes down; `location`: None where no records are kept."""
+
+    def __init__(self, location: "Location | None", workers: int, log: Log, *, strict: bool = False) -> None:
+        self._log = log
+        self._location = location
+        self.limits = open_limits(limits_file(location, workers), workers, log)
+        self.recorder: Recorder | None = None
+        self._journal: core.Journal | None = None
+        mover = None
+        if location is not None:
+            # Imported here: who keeps no records needs neither.
+            from sluicegate.usage.day_files import DayFiles  # noqa: PLC0415
+            from sluicegate.usage.move import Mover  # noqa: PLC0415
+
+            location.make_data_dir()
+            self._journal = core.Journal(location.journal_dir, f"worker-{os.getpid()}-{os.urandom(4).hex()}")
+            self.recorder = Recorder(self._journal, strict=strict)
+            mover = Mover(location.journal_dir, DayFiles(location.usage_dir), self._interrupted)
+        self._keeper = Keeper(self.limits, mover, self._flush, log)
+
+    def start(self) -> None:
+        """Begin the background work."""
+        self._keeper.start()
+
+    async def stop(self) -> None:
+        """Write what waits."""
+        if self.recorder is not None:
+            self.recorder.stop()
+            self.recorder.note_open()
+        await self._keeper.stop()
+
+    def _flush(self) -> bool:
+        return self._journal is None or self._journal.flush()
+
+    def _interrupted(self, opened: Record, closed: Record) -> None:
+        self._log.warning("request_interrupted", request_id=opened.id, key=opened.key, micros=closed.micros)
+
+
+def limits_file(location: "Location | None", workers: int) -> Path | None:
+    """Where the workers count together; None for one worker that keeps nothing: it needs no file."""
+    if location is not None:
+        return location.limits_file
+    if workers == 1:
+        return None
+    # Of the main process, so that all of its workers and nobody else have the same one.
+    return Path(tempfile.gettempdir()) / f"sluicegate-{os.getuid()}-{os.getppid()}" / "limits-1.map"
+
+
+def open_limits(path: Path | None, workers: int, log: Log) -> core.Limits:
+    """The machine's limits; where there can be no file, one share of `workers`, which is said aloud."""
+    if path is None:
+        return core.Limits(None, workers)
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if path.parent.stat().st_uid != os.getuid():
+            raise PermissionError(None, "the folder belongs to somebody else")
+        return core.Limits(path)
+    except OSError as error:
+        log.warning(
+            "limits_not_shared",
+            cause=error.strerror or type(error).__name__,
+            message=f"{path} cannot be used: each worker counts one share of {workers} of every limit.",
+        )
+        return core.Limits(None, workers)
