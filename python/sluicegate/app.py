@@ -32,6 +32,7 @@ from sluicegate.keys.authenticate import Authenticator, NoGrants
 from sluicegate.keys.model import configured_id
 from sluicegate.limits import configured as limits
 from sluicegate.limits.admit import Limiter, Scope
+from sluicegate.limits.model import NO_LIMITS, rules_of
 from sluicegate.models import routes as models
 from sluicegate.models.catalog import Catalog, Source
 from sluicegate.settings import Settings, UpstreamConfig
@@ -103,7 +104,7 @@ class Gateway:
         self._keys.grants = None if location is None else NoGrants()
         self._usage = Usage(location, server.workers, self._log)
         ids = {key.name: configured_id(key.key.reveal()) for key in settings.keys}
-        scopes = Scopes(limits.read_keys(settings, ids), Prices(usage.read_prices(settings)))
+        scopes = Scopes(limits.read_keys(settings, ids), Prices(usage.read_prices(settings)), self._seed)
         parts = Parts(
             keys=self._keys,
             bodies=BodyReader(server.max_body_bytes, server.body_timeout, server.body_min_rate),
@@ -173,6 +174,12 @@ class Gateway:
             self._log.error("internal_error", where=where, **fields)
         elif error.status >= _FIRST_5XX or self._log.access:
             self._log.info("refused", **fields)
+
+    def _seed(self, scope: Scope) -> None:
+        """Budgets begin with what the records say was spent, also where the shared file is new."""
+        kinds = [kind for kind, _, _ in rules_of(NO_LIMITS, scope.budget)]
+        if kinds:
+            self._usage.seed(scope.rules, scope.subject, scope.id, kinds)
 
     def _warn_of_budget(self, scope: Scope, percent: int) -> None:
         """Once an hour for each budget: its owner may want to act before it ends."""

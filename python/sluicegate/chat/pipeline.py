@@ -104,7 +104,7 @@ class Pipeline:
             raise
         finally:
             if entry.held is not None:
-                # A fault of our own, or the end of the task: what was reserved is free again, and it is on record.
+                # A fault of our own, or the end of the task: what was reserved is free again, and on record.
                 self._parts.ledger.dropped(entry)
 
     async def _accept(self, exchange: Exchange, entry: Entry) -> tuple[Ask, Principal]:

@@ -28,6 +28,7 @@ class Scope(Struct, frozen=True, gc=False):
     """The limits of one workspace, key, assistant or upstream, ready to be counted."""
 
     subject: Subject
+    id: str
     name: str
     rules: LimitRules
     limits: Limits = NO_LIMITS
@@ -92,7 +93,7 @@ def scope(subject: Subject, id: str, name: str, limits: Limits, budget: Budget =
     rules = rules_of(limits, budget)
     if not rules and limits.request_bytes is None:
         return None
-    return Scope(subject, name, LimitRules(f"{subject}:{id}", rules), limits, budget)
+    return Scope(subject, id, name, LimitRules(f"{subject}:{id}", rules), limits, budget)
 
 
 class Limiter:

@@ -232,7 +232,10 @@ impl Limits {
 
     /// What is left of a rate.
     pub fn level(&self, rate: &Rate, now: Now) -> Level {
-        rate.level(self.shared.as_ref().map_or(0, |store| store.rates.word(rate)), now.mono)
+        match &self.shared {
+            Some(store) => rate.level(store.rates.word(rate), now.mono),
+            None => rate.share(self.processes()).level(self.alone().map_or(0, |s| s.rates.word(rate)), now.mono),
+        }
     }
 
     /// What a budget or a number of places stands at.
