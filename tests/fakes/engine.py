@@ -56,6 +56,7 @@ class FakeOutcome:
     finish_reasons: list[str] = field(default_factory=lambda: ["stop"])
     events: int = 1
     first_event_us: int | None = 1500
+    duration_us: int = 2000
 
 
 class FakeStream:
