@@ -1,7 +1,7 @@
 """A key is revoked under load; nobody may come in with it after that was acknowledged.
 
 `python -m bench.revocation [TRIES]` (100,000) starts a gateway of 4 workers on a SQLite database, and asks
-from 8 threads on ever new connections. Prints how many tries after the revocation succeeded; exits 1 if any did.
+from 8 threads on ever new connections. Prints how many tries succeeded after it; exits 1 if any did.
 """
 
 from __future__ import annotations

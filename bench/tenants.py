@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -94,6 +95,7 @@ def main() -> None:
             servers[n] = gateway(
                 stack, folder, {**given_dir, "SLUICEGATE_ALLOW_PRIVATE_NETWORKS": "127.0.0.1"}
             )
+        cpu = {n: cpu_ms(server.process.pid) for n, server in servers.items()}
         runs = {
             "two variables, plain": (servers[0], own, MODEL),
             "10 keys, plain": (servers[10], texts[10], MODEL),
@@ -107,14 +109,22 @@ def main() -> None:
             for name in order[turn % len(order) :] + order[: turn % len(order)]:
                 server, key, model = runs[name]
                 costs[name].append(load(binary, server, key, model, given.seconds))
-        show({n: server.start_ms for n, server in servers.items()}, costs)
+        show({n: (server.start_ms, cpu[n]) for n, server in servers.items()}, costs)
 
 
-def show(starts: dict[int, float], costs: dict[str, list[float]]) -> None:
+def cpu_ms(pid: int) -> float:
+    """CPU of a process and those below it so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    below = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    own = sum(map(int, fields[11:15])) * 1000 / os.sysconf("SC_CLK_TCK")
+    return own + sum(cpu_ms(int(child)) for child in below)
+
+
+def show(starts: dict[int, tuple[float, float]], costs: dict[str, list[float]]) -> None:
     """Two tables."""
-    print("| keys | start to ready, ms |\n|---|---|")
-    for n, milliseconds in starts.items():
-        print(f"| {n or 'no database'} | {milliseconds:,.0f} |")
+    print("| keys | start to ready, ms | CPU of it, ms |\n|---|---|---|")
+    for n, (milliseconds, cpu) in starts.items():
+        print(f"| {n or 'no database'} | {milliseconds:,.0f} | {cpu:,.0f} |")
     print("\n| request | CPU, us, median of the rounds | least | times the first | times the second |")
     print("|---|---|---|---|---|")
     first, second = list(costs)[:2]
