@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, NamedTuple
 from sluicegate import engine as core
 from sluicegate.clock import wall_ns
 from sluicegate.telemetry.logs import Log
+from sluicegate.usage.day_files import DayFiles
 from sluicegate.usage.keep import Keeper
 from sluicegate.usage.model import Filter, Record
+from sluicegate.usage.move import Mover
 from sluicegate.usage.recorder import Recorder
 
 if TYPE_CHECKING:
     from sluicegate.storage.location import Location
-    from sluicegate.usage.day_files import DayFiles
 
 
 class Whose(NamedTuple):
@@ -39,10 +40,6 @@ class Usage:
         self._files: DayFiles | None = None
         mover = None
         if location is not None:
-            # Imported here: who keeps no records needs neither.
-            from sluicegate.usage.day_files import DayFiles  # noqa: PLC0415
-            from sluicegate.usage.move import Mover  # noqa: PLC0415
-
             location.make_data_dir()
             self._journal = core.Journal(location.journal_dir, f"worker-{os.getpid()}-{os.urandom(4).hex()}")
             self.recorder = Recorder(self._journal, strict=strict)
@@ -68,10 +65,14 @@ class Usage:
             loop = asyncio.get_running_loop()
             loop.run_in_executor(None, self._seed, self._files, rules, Whose(subject, id), unknown)
 
-    def _seed(self, files: "DayFiles", rules: core.LimitRules, whose: "Whose", kinds: list[str]) -> None:
+    def _seed(self, files: DayFiles, rules: core.LimitRules, whose: "Whose", kinds: list[str]) -> None:
         now = wall_ns() // 1_000_000
         for kind in kinds:
-            wanted = Filter(since=period_start(kind, now), **{whose.subject: whose.id})
+            since = period_start(kind, now)
+            if whose.subject == "workspace":
+                wanted = Filter(since=since, workspace=whose.id)
+            else:
+                wanted = Filter(since=since, key=whose.id)
             try:
                 hours = files.hours(wanted)
             except sqlite3.Error as error:
