@@ -1,6 +1,6 @@
 """The usage records of a machine at size: `python -m bench.usage_store [--rows 10000000] [--days 4]`.
 
-Writes so many records into files a day in a temporary folder (2 GB for 10 million), then asks for pages, facets
+Writes so many records into a temporary folder (2 GB for 10 million), then asks for pages, facets
 and sums, three times each, and deletes a day. Prints a table; asserts nothing.
 """
 
