@@ -8,6 +8,7 @@ from asyncio import Future
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from collections.abc import Set as AbstractSet
 from os import PathLike
+from pathlib import Path
 from typing import Any, Literal, Self, final
 
 from typing_extensions import disjoint_base
@@ -311,6 +312,123 @@ class SharedTable:
     @property
     def is_current(self) -> bool:
         """Whether the path still leads to the mapped file. Asks the file system."""
+
+@final
+class LimitRules:
+    """The limits of one workspace, key, assistant or upstream; immutable, made once for many requests."""
+
+    def __new__(cls, owner: str, rules: list[tuple[str, int, int | None]]) -> Self:
+        """`owner` names whose they are, such as `key:key_1`. Each rule: its kind, the most, the burst.
+
+        Kinds: `requests_per_minute`, `requests_per_day`, `tokens_per_minute`, `tokens_per_day`,
+        `concurrent_requests`, `usd_per_day|week|month`, `usd_total` (in millionths),
+        `budget_tokens_per_day|week|month`, `budget_tokens_total`. Raises ValueError for another one.
+        """
+    def __len__(self) -> int: ...
+
+@final
+class Admission:
+    """What came of one request: what it holds until it is settled, or why it is refused.
+
+    One that is dropped is settled as it was reserved.
+    """
+
+    @property
+    def refused(self) -> tuple[int, str] | None:
+        """The number of the rules and the kind of the limit that refuses; None: admitted."""
+    @property
+    def reason(self) -> Literal["rate", "too_large", "concurrent", "budget", "full"] | None: ...
+    @property
+    def retry_after_ms(self) -> int | None:
+        """Who waits exactly so long gets in, if nobody else took the room."""
+    @property
+    def alone(self) -> bool:
+        """A limit was counted in this process alone, by its share."""
+    @property
+    def budget(self) -> tuple[int, int] | None:
+        """Of the budget that is used up furthest: used before this request, and the most."""
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """`x-ratelimit-*` of the rates with the least left."""
+    def settle(self, tokens: int, micros: int) -> None:
+        """The answer has ended: what was used, instead of what was reserved. Later calls do nothing."""
+
+@final
+class Limits:
+    """The limits of one machine in a mapped file: exact over all its processes.
+
+    It belongs to the process that opens it: the child of a fork opens its own. A file that is missing,
+    damaged, of another version or from before the machine started is made anew.
+    """
+
+    def __new__(cls, path: str | PathLike[str] | None, processes: int = 1) -> Self:
+        """Without a path every limit is one share of `processes`. Raises OSError, also for a full disk."""
+    def admit(self, sets: list[LimitRules], tokens: int, micros: int) -> Admission:
+        """Reserve all or nothing: one request, tokens, and millionths of a dollar."""
+    def tick(self) -> int:
+        """Once a second: say that this process lives, and give back what dead ones held. Returns how many."""
+    def seed(self, rules: LimitRules, kind: str, spent: int) -> None:
+        """What the records say was spent in this period before the counter was made. Counts once."""
+    def account(self, rules: LimitRules, kind: str) -> tuple[int, int, bool] | None:
+        """Spent, held, and whether it is seeded; None where there is no such rule."""
+    def correct(
+        self, rules: LimitRules, opened_ms: int, charged: tuple[int, int], actual: tuple[int, int]
+    ) -> None:
+        """A request of a dead process: tokens and millionths of a dollar, as reserved and as used."""
+    @property
+    def is_current(self) -> bool:
+        """Whether the path still leads to the mapped file. Asks the file system."""
+    @property
+    def is_shared(self) -> bool: ...
+    @property
+    def counted_alone(self) -> int:
+        """How often a limit was counted in this process alone."""
+
+@final
+class Journal:
+    """Appends records to the segments of one process, one `write` each. Safe in threads."""
+
+    def __new__(
+        cls, folder: str | PathLike[str], name: str, segment_bytes: int = ..., most_waiting: int = ...
+    ) -> Self:
+        """Raises OSError where the folder cannot be made or written, ValueError for a name with a slash."""
+    def append(self, kind: int, payload: bytes) -> bool:
+        """False: the disk does not take it; it waits in memory, or is lost where there is no room."""
+    def flush(self) -> bool:
+        """Write what waits; False: the disk still takes nothing."""
+    def rotate(self) -> None:
+        """Go on in a new segment, so that the last one can be removed. Raises OSError."""
+    @property
+    def waiting(self) -> int:
+        """Records that wait in memory."""
+    @property
+    def lost(self) -> int: ...
+    @property
+    def written(self) -> int:
+        """Bytes."""
+
+@final
+class JournalSegment:
+    """A file of records, of this process or another."""
+
+    @property
+    def path(self) -> Path: ...
+    @property
+    def inode(self) -> int: ...
+    @property
+    def is_open(self) -> bool:
+        """Its writer lives and may append."""
+    def read(self, start: int, most: int) -> tuple[list[tuple[int, bytes]], int, bool, int]:
+        """About `most` bytes of whole records from an offset on. Raises OSError.
+
+        Returns them, where the next ones begin, whether nothing whole follows, and how many damaged bytes
+        were passed over.
+        """
+    def remove(self) -> bool:
+        """False: it is gone already. Raises OSError."""
+
+def journal_segments(folder: str | PathLike[str]) -> list[JournalSegment]:
+    """The segments of all processes; none where there is no folder. Raises OSError."""
 
 @disjoint_base
 class Tokenizer:

@@ -16,6 +16,7 @@ from sluicegate.chat import endpoint as chat
 from sluicegate.chat.count import PromptCounter
 from sluicegate.chat.directory import SettingsDirectory, View
 from sluicegate.chat.pipeline import Parts
+from sluicegate.chat.scopes import Scopes
 from sluicegate.chat.stored import StoredDirectory
 from sluicegate.chat.window import ContextWindows
 from sluicegate.clock import wall_seconds
@@ -30,6 +31,10 @@ from sluicegate.http.head import require_method
 from sluicegate.http.relay import ClientWatches
 from sluicegate.http.router import ExactRouter
 from sluicegate.keys.authenticate import Authenticator, NoGrants
+from sluicegate.keys.model import configured_id
+from sluicegate.limits import configured as limits
+from sluicegate.limits.admit import Limiter, Scope
+from sluicegate.limits.model import NO_LIMITS, rules_of
 from sluicegate.models import routes as models
 from sluicegate.models.catalog import Catalog, Source
 from sluicegate.settings import Settings, UpstreamConfig
@@ -40,6 +45,9 @@ from sluicegate.upstreams.kept import KeptUpstreams
 from sluicegate.upstreams.model import Upstream, profile_named
 from sluicegate.upstreams.select import RetryBudget
 from sluicegate.upstreams.tokenizers import check_tokenizers
+from sluicegate.usage import configured as usage
+from sluicegate.usage.parts import Usage
+from sluicegate.usage.prices import Prices
 from sluicegate.usage.settle import Ledger
 from sluicegate.workspaces import configured as workspaces
 from sluicegate.workspaces.model import DEFAULT
@@ -101,6 +109,9 @@ class Gateway:
         self._keys = Authenticator(((key.name, key.key.reveal()) for key in settings.keys), restricted)
         self._keys.grants = None if location is None else NoGrants()
         self._counter = PromptCounter(self._log)
+        self._usage = Usage(location, server.workers, self._log)
+        ids = {key.name: configured_id(key.key.reveal()) for key in settings.keys}
+        scopes = Scopes(limits.read_keys(settings, ids), Prices(usage.read_prices(settings)), self._seed)
         parts = Parts(
             keys=self._keys,
             bodies=BodyReader(server.max_body_bytes, server.body_timeout, server.body_min_rate),
@@ -110,10 +121,14 @@ class Gateway:
             make_recipe=core.Recipe,
             windows=ContextWindows(self._counter, self._log),
             budget=RetryBudget(),
-            ledger=Ledger(self._log),
+            scopes=scopes,
+            limiter=Limiter(self._usage.limits, self._warn_of_budget),
+            ledger=Ledger(self._log, self._usage.recorder),
             watches=ClientWatches(),
             keep_alive=server.stream_keep_alive,
         )
+        # The hour in which a budget's owner was warned.
+        self._warned: dict[core.LimitRules, int] = {}
         self._drain_timeout = server.drain_timeout
         self._draining = False
         self._cut: asyncio.Task[None] | None = None
@@ -178,6 +193,20 @@ class Gateway:
         elif error.status >= _FIRST_5XX or self._log.access:
             self._log.info("refused", **fields)
 
+    def _seed(self, scope: Scope) -> None:
+        """Budgets begin with what the records say was spent, also where the shared file is new."""
+        kinds = [kind for kind, _, _ in rules_of(NO_LIMITS, scope.budget)]
+        if kinds:
+            self._usage.seed(scope.rules, scope.subject, scope.id, kinds)
+
+    def _warn_of_budget(self, scope: Scope, percent: int) -> None:
+        """Once an hour for each budget: its owner may want to act before it ends."""
+        hour = wall_seconds() // 3600
+        if self._warned.get(scope.rules) != hour:
+            self._warned = {rules: at for rules, at in self._warned.items() if at == hour}
+            self._warned[scope.rules] = hour
+            self._log.warning("budget_near_its_end", of=scope.subject, name=scope.name, percent=percent)
+
     def drain(self) -> None:
         """Not ready any more; what is still open after the drain timeout ends with an error event."""
         if not self._draining:
@@ -194,6 +223,7 @@ class Gateway:
         with suppress(NotImplementedError, RuntimeError, ValueError):
             loop.add_signal_handler(DRAIN_SIGNAL, self.drain)
         self._discovery.start()
+        self._usage.start()
         opening = asyncio.create_task(self._open_records())
         # Listening waits a little, so that the first request need not.
         await asyncio.wait([opening], timeout=DATABASE_SECONDS)
@@ -211,6 +241,7 @@ class Gateway:
                 await self.records.close()
             await self._engine.close()
             self._counter.close()
+            await self._usage.stop()
             self._log.close()
 
     async def _open_records(self) -> None:
@@ -252,6 +283,8 @@ def verify(settings: Settings) -> None:
         check_tokenizers(settings, config)
     workspaces.read(settings)
     assistants.read(settings, DEFAULT, 0)
+    limits.read_keys(settings, {key.name: key.name for key in settings.keys})
+    usage.read_prices(settings)
 
 
 def create_app(

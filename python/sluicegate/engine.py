@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary, WeakSet
 from msgspec import Struct
 
 from sluicegate._core import (
+    Admission,
     Bridge,
     Call,
     Chunk,
@@ -23,6 +24,10 @@ from sluicegate._core import (
     EventEncoder,
     EventTooLargeError,
     Failure,
+    Journal,
+    JournalSegment,
+    LimitRules,
+    Limits,
     Outcome,
     Recipe,
     Reply,
@@ -34,6 +39,7 @@ from sluicegate._core import (
     Upstream,
     Usage,
     __version__,
+    journal_segments,
     scan,
 )
 
@@ -41,6 +47,7 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future
 
 __all__ = [
+    "Admission",
     "Bridge",
     "Call",
     "Chunk",
@@ -51,6 +58,10 @@ __all__ = [
     "EventEncoder",
     "EventTooLargeError",
     "Failure",
+    "Journal",
+    "JournalSegment",
+    "LimitRules",
+    "Limits",
     "Outcome",
     "PendingReply",
     "Recipe",
@@ -63,6 +74,7 @@ __all__ = [
     "Upstream",
     "Usage",
     "__version__",
+    "journal_segments",
     "scan",
 ]
 

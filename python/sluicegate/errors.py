@@ -277,6 +277,42 @@ def rate_limited(retry_after_ms: int, message: str) -> GatewayError:
     return GatewayError(429, "rate_limit_exceeded", message, headers=tuple(retry_headers(retry_after_ms)))
 
 
+def limit_reached(message: str, unit: str, retry_after_ms: int, headers: tuple[Header, ...]) -> GatewayError:
+    """A limit of this gateway; who waits exactly so long gets in. `unit`: `requests` or `tokens`."""
+    headers = (*headers, *retry_headers(retry_after_ms))
+    return GatewayError(429, "rate_limit_exceeded", message, type=unit, headers=headers)
+
+
+def above_limit(message: str, headers: tuple[Header, ...]) -> GatewayError:
+    """A request that alone is more than a limit lets through at once: waiting does not help."""
+    headers = (*headers, NO_RETRY)
+    return GatewayError(429, "rate_limit_exceeded", message, type="tokens", headers=headers)
+
+
+def request_above_limit(size: int, most: int, owner: str) -> GatewayError:
+    """A body that is longer than `request_bytes` of somebody's limits."""
+    message = f"The request body has {size} bytes; {owner} may send {most} (request_bytes). Send less."
+    return _refusal(413, "request_too_large", message)
+
+
+def quota_exceeded(message: str) -> GatewayError:
+    """A budget is used up: waiting for a moment does not help."""
+    message += " Ask whoever runs this gateway to raise it, or wait for the next period."
+    return GatewayError(429, "insufficient_quota", message, type="insufficient_quota", headers=(NO_RETRY,))
+
+
+def limits_full() -> GatewayError:
+    """More limits are in use at a time than can be counted; nobody passes uncounted."""
+    message = "The gateway counts as many limits as it can at the moment. Try again."
+    return GatewayError(503, "limits_full", message, headers=tuple(retry_headers(1000)))
+
+
+def records_blocked() -> GatewayError:
+    """The policy is `strict`, and the disk takes no usage records."""
+    message = "The gateway cannot write its usage records at the moment, so it takes no requests. Try again."
+    return GatewayError(503, "usage_unavailable", message, headers=tuple(retry_headers(1000)))
+
+
 def internal() -> GatewayError:
     """A fault of our own; the cause is in the log, never in the answer."""
     return GatewayError(

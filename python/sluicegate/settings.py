@@ -77,6 +77,9 @@ class KeyConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     key: Secret
     # Globs over the names of assistants and models, and over «upstream/model»; None: all of them.
     models: tuple[Model, ...] | None = None
+    # Read by `limits/configured.py`.
+    limits: dict[str, Any] = {}
+    budget: dict[str, Any] = {}
 
 
 class UpstreamConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -91,6 +94,8 @@ class UpstreamConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     # Without a list, GET {base_url}/models is asked, and unknown names are passed on.
     models: tuple[Model, ...] | None = None
     aliases: dict[Model, Model] = {}
+    # By its own name of a model, or `*`: dollars for a million tokens. Read by `usage/configured.py`.
+    prices: dict[Model, dict[str, Any]] = {}
     # The upstream's own model name to an encoding, or to the path of a tokenizer.json.
     tokenizers: dict[Model, str] = {}
     # 0: only where all others are out.

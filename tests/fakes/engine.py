@@ -49,10 +49,14 @@ class FakeOutcome:
     tail: bytes = b""
     prompt_tokens: int | None = 3
     completion_tokens: int | None = 5
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    bytes_in: int = 0
     usage_suspect: bool = False
     finish_reasons: list[str] = field(default_factory=lambda: ["stop"])
     events: int = 1
     first_event_us: int | None = 1500
+    duration_us: int = 2000
 
 
 class FakeStream:

@@ -53,12 +53,18 @@ def settings(
     assistants: tuple[dict[str, Any], ...] = (),
     workspace: dict[str, Any] | None = None,
     models: tuple[str, ...] | None = None,
+    limits: dict[str, Any] | None = None,
+    budget: dict[str, Any] | None = None,
     **server: Any,
 ) -> Settings:
-    """Settings with the key of the fake client, which may use `models`."""
+    """Settings with the key of the fake client, which may use `models` within `limits` and `budget`."""
     return Settings(
         server=ServerConfig(**server),
-        keys=(KeyConfig(name="tester", key=Secret(KEY), models=models),),
+        keys=(
+            KeyConfig(
+                name="tester", key=Secret(KEY), models=models, limits=limits or {}, budget=budget or {}
+            ),
+        ),
         upstreams=upstreams or (STRICT,),
         default_model=default_model,
         assistants=assistants,

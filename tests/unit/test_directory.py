@@ -15,19 +15,23 @@ from sluicegate.chat.count import PromptCounter
 from sluicegate.chat.directory import View
 from sluicegate.chat.pipeline import Parts, Pipeline
 from sluicegate.chat.prepare import CHAT
+from sluicegate.chat.scopes import Scopes
 from sluicegate.chat.window import ContextWindows
+from sluicegate.engine import Limits
 from sluicegate.errors import GatewayError
 from sluicegate.http.body import BodyReader
 from sluicegate.http.envelope import Envelope
 from sluicegate.http.exchange import Exchange, exchange_of
 from sluicegate.http.relay import ClientWatches
 from sluicegate.keys.model import Principal
+from sluicegate.limits.admit import Limiter
 from sluicegate.models.catalog import Catalog, Source
 from sluicegate.models.routes import ModelsEndpoint
 from sluicegate.settings import UpstreamConfig
 from sluicegate.telemetry.logs import Log
 from sluicegate.upstreams.model import Upstream
 from sluicegate.upstreams.select import RetryBudget
+from sluicegate.usage.prices import Prices
 from sluicegate.usage.settle import Ledger
 from sluicegate.workspaces.model import WorkspaceSettings
 
@@ -106,6 +110,8 @@ class Gateway:
             make_recipe=recipe,
             windows=ContextWindows(PromptCounter(log), log),
             budget=RetryBudget(),
+            scopes=Scopes({}, Prices({})),
+            limiter=Limiter(Limits(None), lambda *_: None),
             ledger=Ledger(log),
             watches=ClientWatches(),
             keep_alive=15.0,

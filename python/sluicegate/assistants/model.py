@@ -4,6 +4,8 @@ from typing import Annotated, Any, Literal, get_args
 
 from msgspec import Meta, Struct
 
+from sluicegate.limits.model import NO_LIMITS, Limits
+
 ChatHistory = Literal["default_on", "disable_think", "off"]
 
 # Any characters but control characters; exact and case-sensitive.
@@ -58,6 +60,8 @@ class AssistantSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     frequency_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
     seed: int | None = None
     reasoning_effort: Annotated[str, Meta(max_length=32)] | None = None
+    # Of all requests to it together.
+    limits: Limits = NO_LIMITS
     # Here the assistant has the last word, also where it has no value; the other fields are defaults.
     locked: frozenset[Lockable] = frozenset()
 

@@ -12,6 +12,7 @@ from sluicegate.assistants.resolve import Allowed, resolve, visible_names
 from sluicegate.engine import Recipe
 from sluicegate.globs import globs_of
 from sluicegate.keys.model import Principal
+from sluicegate.limits.admit import Scope, scope
 from sluicegate.models.catalog import Card, Catalog
 from sluicegate.upstreams.discover import Discovery
 from sluicegate.upstreams.model import Steps, Upstream
@@ -44,9 +45,11 @@ class View:
         "_guesses",
         "_plans",
         "_window",
+        "assistant_scopes",
         "assistants",
         "catalog",
         "id",
+        "scope",
         "settings",
         "upstreams",
     )
@@ -67,6 +70,12 @@ class View:
         self.catalog = catalog
         self._allowed = Allowed(settings.plain_models, globs_of(settings.allowed_models))
         self._window = settings.window
+        self.scope = scope("workspace", id, id, settings.limits, settings.budget)
+        self.assistant_scopes: Mapping[str, Scope] = {
+            assistant.name: made
+            for assistant in self.assistants.values()
+            if (made := scope("assistant", assistant.id, assistant.name, assistant.spec.limits)) is not None
+        }
         # By name, with the version of the catalog that it was made from; only what holds for every key that
         # has no rules of its own. Names that nobody lists are kept apart, and few: clients make them up.
         self._plans: dict[str, tuple[int, Plan]] = {}

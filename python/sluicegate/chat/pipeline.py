@@ -8,6 +8,7 @@ from msgspec import Struct
 from sluicegate import errors
 from sluicegate.chat.directory import Directory, View
 from sluicegate.chat.prepare import Ask, MakeRecipe, Operation, Prepared, Rules, check, prepare, recipe
+from sluicegate.chat.scopes import Scopes, demand
 from sluicegate.chat.window import ContextWindows, ToBeCounted
 from sluicegate.clock import monotonic
 from sluicegate.engine import RequestError
@@ -18,6 +19,7 @@ from sluicegate.http.head import require_json, require_method
 from sluicegate.http.relay import ClientWatch, ClientWatches, send_stream
 from sluicegate.keys.authenticate import Authenticator
 from sluicegate.keys.model import Principal
+from sluicegate.limits.admit import Limiter, check_size
 from sluicegate.upstreams.model import Candidate
 from sluicegate.upstreams.select import RetryBudget, select, select_other, shortest_wait_ms
 from sluicegate.usage.settle import CLIENT_CLOSED, Entry, Ledger
@@ -50,6 +52,8 @@ class Parts(NamedTuple):
     make_recipe: MakeRecipe
     windows: ContextWindows
     budget: RetryBudget
+    scopes: Scopes
+    limiter: Limiter
     ledger: Ledger
     watches: ClientWatches
     keep_alive: float
@@ -83,6 +87,7 @@ class Pipeline:
         entry = Entry(exchange.request_id, self._operation, exchange.began)
         try:
             ask, principal = await self._accept(exchange, entry)
+            self._admit(ask, principal, entry)
             # Only a call upstream is worth watching for: what came before has ended or failed by itself.
             watch = self._parts.watches.begin(exchange.receive)
             try:
@@ -94,12 +99,16 @@ class Pipeline:
             finally:
                 watch.stop()
         except GatewayError as error:
-            self._parts.ledger.refused(entry, error.status, error.code)
+            self._parts.ledger.refused(entry, error.status, error.code, error.message)
             error.settled = True
             raise
         except ClientGoneError:
             self._parts.ledger.refused(entry, CLIENT_CLOSED, "client_closed")
             raise
+        finally:
+            if entry.held is not None:
+                # A fault of our own, or the end of the task: what was reserved is free again, and on record.
+                self._parts.ledger.dropped(entry)
 
     async def _accept(self, exchange: Exchange, entry: Entry) -> tuple[Ask, Principal]:
         """Stages 1 to 4: everything that can be refused without asking anybody."""
@@ -109,11 +118,13 @@ class Pipeline:
         credentials = head.authorization, head.other_keys
         principal = parts.keys.known(*credentials) or await parts.keys.find(*credentials)
         entry.principal = principal.name
+        entry.workspace, entry.key = principal.workspace, principal.id
         if self._rules.scope not in principal.scopes:
             raise errors.missing_scope(self._rules.scope)
         require_method(exchange.method, "POST")
         require_json(head)
         body = await parts.bodies.read(exchange.receive, head.content_length)
+        entry.bytes_in = len(body)
         exchange.body_read = True
         # One pass in Rust; Python never parses a body, so nobody can read it in two ways.
         try:
@@ -133,6 +144,24 @@ class Pipeline:
         if plan.assistant is not None:
             check(ask, plan.assistant)
         return ask, principal
+
+    def _admit(self, ask: Ask, principal: Principal, entry: Entry) -> None:
+        """Stage 5: all limits at once. What is reserved is held until the answer ENDS, however it does."""
+        parts, plan = self._parts, ask.plan
+        if plan.assistant is not None:
+            entry.assistant, entry.assistant_version = plan.assistant.id, plan.assistant.version
+        scopes = parts.scopes.of(plan, principal)
+        if scopes:
+            check_size(scopes, entry.bytes_in)
+        # The first candidate stands for all of them; what the answer costs is told by the one that gives it.
+        entry.price = price = parts.scopes.price(plan.steps[0][0])
+        asked = demand(ask, price)
+        parts.ledger.check()
+        held = parts.limiter.admit(scopes, asked)
+        entry.prompt_tokens = asked.prompt
+        entry.reserved_tokens, entry.reserved_micros = asked.prompt + asked.answer, asked.micros
+        entry.limit_headers = held.headers
+        parts.ledger.opened(entry, held)
 
     async def _default_model(self, view: View) -> str:
         model = await self._parts.directory.default_model(view)
@@ -223,6 +252,7 @@ class Pipeline:
         entry.attempts += 1
         entry.upstream = upstream.name
         entry.upstream_model = model
+        entry.price = self._parts.scopes.price(candidate)
         options = self._options(job, prepared, deadline)
         pending = self._parts.engine.start(upstream.handle, self._operation, prepared.body, **options)
         job.watch.on_gone(pending.call)
@@ -234,6 +264,7 @@ class Pipeline:
         """Stages 9 and 10: relay, and settle before the last bytes leave."""
         reply, (upstream, model), dropped = answered.reply, answered.candidate, answered.dropped
         headers = [*(JSON_HEADERS if reply.stream is None else _STREAM_HEADERS), *reply.headers]
+        headers += entry.limit_headers
         if model != entry.model:
             headers.append((b"x-upstream-model", errors.header_value(model)))
         if dropped:

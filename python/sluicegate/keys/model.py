@@ -74,6 +74,11 @@ def principal(name: str, key: bytes) -> Principal:
     return Principal(name, f"key_{digest(key).hex()[:12]}", is_configured=True)
 
 
+def configured_id(key: str) -> str:
+    """The id of a configured key."""
+    return principal("", key.encode()).id
+
+
 class Grant(Struct, frozen=True, gc=False):
     """What a secret is worth: `principal`, unless `refused`; until `until` (milliseconds since 1970)."""
 

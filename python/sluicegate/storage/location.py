@@ -38,6 +38,21 @@ class Location(Struct, frozen=True, kw_only=True):
         return self.data_dir / "shared-1.map"
 
     @property
+    def limits_file(self) -> Path:
+        """What they count together: limits and budgets."""
+        return self.data_dir / "limits-1.map"
+
+    @property
+    def usage_dir(self) -> Path:
+        """The usage records of this machine: a file a day."""
+        return self.data_dir / "usage"
+
+    @property
+    def journal_dir(self) -> Path:
+        """Usage records on their way there."""
+        return self.data_dir / "journal"
+
+    @property
     def master_key_file(self) -> Path:
         """Made at the first start where no key is given."""
         return self.data_dir / "master.key"

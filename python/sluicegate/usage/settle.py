@@ -1,17 +1,31 @@
 """The one record of each request, written when its end is known and before its last bytes leave."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from msgspec import Struct
 
+from sluicegate import errors
 from sluicegate.clock import monotonic
 from sluicegate.telemetry.logs import Log
+from sluicegate.usage.model import Record, Source
+from sluicegate.usage.prices import FREE, Price
 
 if TYPE_CHECKING:
     from sluicegate.engine import Outcome
+    from sluicegate.errors import Header
+    from sluicegate.usage.recorder import Recorder
 
 CLIENT_CLOSED = 499
+_INTERNAL = 500
 _FIRST_5XX = 500
+_MICROSECONDS = 1_000_000
+
+
+class Held(Protocol):
+    """What a request has reserved of its limits."""
+
+    def settle(self, tokens: int, micros: int) -> None:
+        """What was really used."""
 
 
 class Entry(Struct, gc=False):
@@ -26,31 +40,158 @@ class Entry(Struct, gc=False):
     upstream_model: str | None = None
     stream: bool = False
     attempts: int = 0
+    workspace: str = ""
+    key: str = ""
+    assistant: str | None = None
+    assistant_version: int | None = None
+    client: str | None = None
+    bytes_in: int = 0
+    # Of the prompt, before an upstream has counted it.
+    prompt_tokens: int = 0
+    reserved_tokens: int = 0
+    reserved_micros: int = 0
+    # None until the request is admitted, and once it is settled.
+    held: Held | None = None
+    price: Price = FREE
+    limit_headers: "list[Header]" = []
+
+    def record(self) -> Record:
+        """As it stands while it is under way: the prompt is sent, and of the answer nobody knows."""
+        return Record(
+            id=self.request_id,
+            workspace=self.workspace,
+            key=self.key,
+            operation=self.operation,
+            stream=self.stream,
+            model=self.model or "",
+            assistant=self.assistant,
+            assistant_version=self.assistant_version,
+            upstream=self.upstream,
+            upstream_model=self.upstream_model,
+            attempts=self.attempts,
+            prompt_tokens=self.prompt_tokens,
+            micros=self.price.cost(self.prompt_tokens, 0),
+            bytes_in=self.bytes_in,
+            client=self.client,
+            reserved_tokens=self.reserved_tokens,
+            reserved_micros=self.reserved_micros,
+        )
+
+
+class Used(NamedTuple):
+    """Tokens, and where their numbers come from."""
+
+    prompt: int
+    completion: int
+    cached: int = 0
+    reasoning: int = 0
+    source: Source = "estimated"
+
+
+_NOTHING = Used(0, 0)
 
 
 class Ledger:
-    """Takes the records. For now they are log lines: of failures always, of the rest with the access log."""
+    """Takes the records: into the journal, and as log lines, of failures always, of the rest if asked for."""
 
-    __slots__ = ("_log",)
+    __slots__ = ("_log", "recorder")
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, recorder: "Recorder | None" = None) -> None:
+        """`recorder`: None where no records are kept."""
         self._log = log
+        self.recorder = recorder
 
-    def refused(self, entry: Entry, status: int, code: str) -> None:
+    def check(self) -> None:
+        """Raises 503 where no request may begin, because its record could not be kept."""
+        if self.recorder is not None and self.recorder.is_blocked:
+            raise errors.records_blocked()
+
+    def opened(self, entry: Entry, held: Held) -> None:
+        """The request is admitted: from here on it has a record, however it ends."""
+        entry.held = held
+        if self.recorder is not None:
+            self.recorder.opened(entry.request_id, entry)
+
+    def refused(self, entry: Entry, status: int, code: str, message: str | None = None) -> None:
         """No answer of an upstream reached the client."""
+        # A client that leaves has made the upstream read its prompt.
+        used = Used(entry.prompt_tokens, 0) if status == CLIENT_CLOSED and entry.attempts else _NOTHING
+        self._close(entry, status, code, used, None, message)
         # A wrong request is the client's matter; a failed one may be the operator's.
         if self._log.access or status >= _FIRST_5XX:
             self._write(entry, status, code, None)
 
+    def dropped(self, entry: Entry) -> None:
+        """Its task ended without a word: a fault, or the end of the process."""
+        self._close(entry, _INTERNAL, "internal_error", Used(entry.prompt_tokens, 0), None, None)
+
     def settled(self, entry: Entry, outcome: "Outcome | None") -> None:
         """An answer has ended; None: its task ended in another way, and so for the client."""
         failure = None if outcome is None else outcome.failure
+        used = used_of(entry, outcome)
         if failure is not None and failure.cause != "client_closed":
-            self._write(entry, 200 if entry.stream else failure.status, failure.cause, outcome)
-        elif self._log.access and outcome is not None and outcome.state == "finished":
-            self._write(entry, 200, None, outcome)
-        elif self._log.access:
-            self._write(entry, CLIENT_CLOSED, "client_closed", outcome)
+            status = 200 if entry.stream else failure.status
+            self._close(entry, status, failure.cause, used, outcome, failure.message)
+            self._write(entry, status, failure.cause, outcome)
+            return
+        if outcome is not None and outcome.state == "finished":
+            status, code = 200, None
+        else:
+            status, code = CLIENT_CLOSED, "client_closed"
+        self._close(entry, status, code, used, outcome, None)
+        if self._log.access:
+            self._write(entry, status, code, outcome)
+
+    def _close(  # noqa: PLR0913, PLR0917 (the ends of a request have so much to say)
+        self,
+        entry: Entry,
+        status: int,
+        code: str | None,
+        used: Used,
+        outcome: "Outcome | None",
+        message: str | None,
+    ) -> None:
+        held, entry.held = entry.held, None
+        if held is None:
+            # Never admitted, or settled before.
+            return
+        prompt, completion, cached, reasoning, source = used
+        micros = entry.price.cost(prompt, completion, cached)
+        held.settle(prompt + completion, micros)
+        if self.recorder is None:
+            return
+        took = int((monotonic() - entry.began) * _MICROSECONDS)
+        self.recorder.closed(
+            Record(
+                id=entry.request_id,
+                workspace=entry.workspace,
+                key=entry.key,
+                operation=entry.operation,
+                stream=entry.stream,
+                model=entry.model or "",
+                assistant=entry.assistant,
+                assistant_version=entry.assistant_version,
+                upstream=entry.upstream,
+                upstream_model=entry.upstream_model,
+                status=status,
+                code=code,
+                error=message,
+                attempts=entry.attempts,
+                prompt_tokens=prompt,
+                completion_tokens=completion,
+                cached_tokens=cached,
+                reasoning_tokens=reasoning,
+                source=source,
+                micros=micros,
+                first_us=None if outcome is None else outcome.first_event_us,
+                duration_us=took,
+                overhead_us=took if outcome is None else max(took - outcome.duration_us, 0),
+                bytes_in=entry.bytes_in,
+                bytes_out=0 if outcome is None else outcome.bytes_in,
+                client=entry.client,
+                finish=_finish(outcome),
+            )
+        )
 
     def _write(self, entry: Entry, status: int, code: str | None, outcome: "Outcome | None") -> None:
         ordinary = code in (None, "client_closed") or (status < _FIRST_5XX and outcome is None)
@@ -70,6 +211,23 @@ class Ledger:
             ms=round((monotonic() - entry.began) * 1000, 3),
             **_observed(outcome),
         )
+
+
+def used_of(entry: Entry, outcome: "Outcome | None") -> Used:
+    """The upstream's own numbers, where it gave some that can be right; else what was seen of the answer."""
+    if outcome is None:
+        return Used(entry.prompt_tokens, 0)
+    prompt, completion = outcome.prompt_tokens, outcome.completion_tokens
+    if prompt is None or outcome.usage_suspect:
+        # An event of a stream has a token or a little more; a plain answer has four bytes a token.
+        seen = outcome.events if entry.stream else outcome.bytes_in // 4
+        return Used(entry.prompt_tokens, seen)
+    cached, reasoning = outcome.cached_tokens or 0, outcome.reasoning_tokens or 0
+    return Used(prompt, completion or 0, cached, reasoning, "upstream")
+
+
+def _finish(outcome: "Outcome | None") -> str | None:
+    return outcome.finish_reasons[0] if outcome is not None and outcome.finish_reasons else None
 
 
 def _observed(outcome: "Outcome | None") -> dict[str, object]:

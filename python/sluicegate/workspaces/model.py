@@ -6,6 +6,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from sluicegate.ids import PLATFORM
+from sluicegate.limits.model import NO_BUDGET, NO_LIMITS, Budget, Limits
 
 __all__ = ["DEFAULT", "PLATFORM", "ContextWindow", "Workspace", "WorkspaceDraft", "WorkspaceSettings"]
 
@@ -66,6 +67,9 @@ class WorkspaceSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only
     allowed_models: tuple[ModelGlob, ...] | None = None
     # Whether models may be called beside assistants.
     plain_models: bool = True
+    # Of all its requests together.
+    limits: Limits = NO_LIMITS
+    budget: Budget = NO_BUDGET
     # Days that conversations and request logs are kept; 0: not at all.
     retention_days: Days | None = None
 

@@ -8,6 +8,7 @@ pub mod chat;
 pub mod contain;
 pub mod error;
 pub mod inline;
+pub mod journal;
 pub mod json;
 pub mod launch;
 pub mod relay;

@@ -3,6 +3,8 @@
 
 mod bridge;
 mod chunks;
+mod journal;
+mod limits;
 mod prompt;
 mod reactor;
 mod request;
@@ -30,6 +32,12 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<values::Outcome>()?;
     m.add_class::<values::Reply>()?;
     m.add_class::<shared::SharedTable>()?;
+    m.add_class::<limits::Limits>()?;
+    m.add_class::<limits::LimitRules>()?;
+    m.add_class::<limits::Admission>()?;
+    m.add_class::<journal::Journal>()?;
+    m.add_class::<journal::JournalSegment>()?;
+    m.add_function(wrap_pyfunction!(journal::journal_segments, m)?)?;
     m.add_class::<stream::Stream>()?;
     m.add_class::<bridge::Call>()?;
     m.add_class::<bridge::Bridge>()?;

@@ -4,9 +4,9 @@
 //! then share nothing, and see each other's changes through the database. Within a version the file never shrinks
 //! and is never replaced, because other processes have it mapped.
 
-use rustix::fs::{flock, FlockOperation, OFlags};
+use rustix::fs::{fallocate, flock, FallocateFlags, FlockOperation, OFlags};
 use std::{
-    fs::{File, Metadata, OpenOptions},
+    fs::{Metadata, OpenOptions},
     io,
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
@@ -14,6 +14,20 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 use vm_memory::{FileOffset, MmapRegion, VolatileMemory};
+
+/// What a mapped file is for: its magic with the version of the layout, its size, and whether its room on the disk
+/// is taken when it is made. What is written without asking first must be: a hole on a full disk is a bus error.
+#[derive(Clone, Copy)]
+pub struct Layout {
+    /// The first 8 bytes.
+    pub magic: u64,
+    /// Of the whole file.
+    pub size: usize,
+    /// Take the room at once.
+    pub allocated: bool,
+    /// A file with another stamp begins anew. 0 where nothing but damage ends a file.
+    pub stamp: u64,
+}
 
 /// "SLGSHR" and the version of the layout.
 pub const MAGIC: u64 = 0x534c_4753_4852_0001;
@@ -26,20 +40,30 @@ pub const GENERATION: usize = 64;
 pub const OBSERVED: usize = 128;
 const AT_MAGIC: usize = 0;
 const AT_SIZE: usize = 8;
+const AT_STAMP: usize = 16;
+
+/// The file of the generation.
+pub const GENERATIONS: Layout = Layout { magic: MAGIC, size: SIZE, allocated: false, stamp: 0 };
 
 /// One mapped file.
 pub struct Table {
     region: &'static MmapRegion,
-    path: PathBuf,
-    identity: (u64, u64),
+    layout: Layout,
+    // None: memory of this process alone.
+    file: Option<(PathBuf, (u64, u64))>,
 }
 
 impl Table {
     /// Map the file at `path`, which is made with mode 0600 where it is missing. A file that is too short, of another
     /// size or without the right magic is initialised in place: its generation is then one that nobody has seen.
     ///
-    /// A mapping is never undone: there are one or two in the life of a process.
+    /// A mapping is never undone: there are a few in the life of a process.
     pub fn open(path: &Path) -> io::Result<Table> {
+        Table::open_as(path, GENERATIONS)
+    }
+
+    /// As `open`, for another layout.
+    pub fn open_as(path: &Path, layout: Layout) -> io::Result<Table> {
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -54,17 +78,33 @@ impl Table {
         if !found.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not an ordinary file"));
         }
-        let whole = found.len() >= SIZE as u64;
-        if !whole {
-            file.set_len(SIZE as u64)?;
+        let whole = found.len() >= layout.size as u64;
+        if layout.allocated {
+            fallocate(&file, FallocateFlags::empty(), 0, layout.size as u64)?;
+        } else if !whole {
+            file.set_len(layout.size as u64)?;
         }
-        let region = map(file.try_clone()?)?;
-        let table = Table { region: Box::leak(Box::new(region)), path: path.to_owned(), identity: identity(&found) };
+        let region = MmapRegion::from_file(FileOffset::new(file.try_clone()?, 0), layout.size);
+        let file_of = Some((path.to_owned(), identity(&found)));
+        let table = Table { region: leak(region)?, layout, file: file_of };
         if !whole || !table.is_intact()? {
             table.initialise()?;
         }
         flock(&file, FlockOperation::Unlock)?;
         Ok(table)
+    }
+
+    /// Memory of this process alone, with the same layout: where the file cannot be had, or is full.
+    pub fn private(layout: Layout) -> io::Result<Table> {
+        let table = Table { region: leak(MmapRegion::new(layout.size))?, layout, file: None };
+        table.initialise()?;
+        Ok(table)
+    }
+
+    /// Have the next `open` begin anew.
+    pub fn begin_anew(&self) -> io::Result<()> {
+        self.cell(AT_MAGIC)?.store(0, Ordering::Release);
+        Ok(())
     }
 
     /// The atomic at a byte offset, a multiple of 8; an error for an offset outside.
@@ -74,17 +114,21 @@ impl Table {
 
     /// Whether the path still leads to the mapped file: somebody may have removed or replaced it.
     pub fn is_current(&self) -> bool {
-        std::fs::symlink_metadata(&self.path).is_ok_and(|found| identity(&found) == self.identity)
+        self.file
+            .as_ref()
+            .is_none_or(|(path, own)| std::fs::symlink_metadata(path).is_ok_and(|found| identity(&found) == *own))
     }
 
     fn is_intact(&self) -> io::Result<bool> {
         let magic = self.cell(AT_MAGIC)?.load(Ordering::Acquire);
-        Ok(magic == MAGIC && self.cell(AT_SIZE)?.load(Ordering::Relaxed) == SIZE as u64)
+        let size = self.cell(AT_SIZE)?.load(Ordering::Relaxed);
+        let stamp = self.cell(AT_STAMP)?.load(Ordering::Relaxed);
+        Ok(magic == self.layout.magic && size == self.layout.size as u64 && stamp == self.layout.stamp)
     }
 
     fn initialise(&self) -> io::Result<()> {
         self.cell(AT_MAGIC)?.store(0, Ordering::Release);
-        for offset in (AT_SIZE..SIZE).step_by(8) {
+        for offset in (AT_SIZE..self.layout.size).step_by(8) {
             let cell = self.cell(offset)?;
             // Untouched pages stay holes in the file.
             if cell.load(Ordering::Relaxed) != 0 {
@@ -93,14 +137,16 @@ impl Table {
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.cell(GENERATION)?.store(now.as_nanos() as u64, Ordering::Relaxed);
-        self.cell(AT_SIZE)?.store(SIZE as u64, Ordering::Relaxed);
-        self.cell(AT_MAGIC)?.store(MAGIC, Ordering::Release);
+        self.cell(AT_SIZE)?.store(self.layout.size as u64, Ordering::Relaxed);
+        self.cell(AT_STAMP)?.store(self.layout.stamp, Ordering::Relaxed);
+        self.cell(AT_MAGIC)?.store(self.layout.magic, Ordering::Release);
         Ok(())
     }
 }
 
-fn map(file: File) -> io::Result<MmapRegion> {
-    MmapRegion::from_file(FileOffset::new(file, 0), SIZE).map_err(|error| io::Error::other(error.to_string()))
+fn leak<E: std::fmt::Display>(region: Result<MmapRegion, E>) -> io::Result<&'static MmapRegion> {
+    let region = region.map_err(|error| io::Error::other(error.to_string()))?;
+    Ok(Box::leak(Box::new(region)))
 }
 
 fn identity(found: &Metadata) -> (u64, u64) {

@@ -1,0 +1,69 @@
+"""Whose limits count for a request, and what it may use of them at most."""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from sluicegate.chat.window import BYTES_A_TOKEN, MEDIA_TOKENS
+from sluicegate.keys.model import Principal
+from sluicegate.limits.admit import ANSWER_TOKENS, Demand, Scope
+from sluicegate.upstreams.profile import kind_of
+from sluicegate.usage.prices import Price, Prices
+
+if TYPE_CHECKING:
+    from sluicegate.chat.directory import Plan
+    from sluicegate.chat.prepare import Ask
+    from sluicegate.engine import LimitRules
+    from sluicegate.upstreams.model import Candidate
+
+_MOST_SEEN = 10_000
+# What a chat template adds to a short prompt.
+_TEMPLATE_TOKENS = 16
+
+
+class Scopes:
+    """The limits of workspaces, assistants and keys, as the requests of one worker find them."""
+
+    __slots__ = ("_keys", "_prices", "_seen", "_seen_by")
+
+    def __init__(
+        self, keys: Mapping[str, Scope], prices: Prices, on_new: Callable[[Scope], None] | None = None
+    ) -> None:
+        """`keys`: by the id of a key. `on_new` is told of each that has a budget, when it is first used."""
+        self._keys = keys
+        self._prices = prices
+        self._seen: set[LimitRules] = set()
+        self._seen_by = on_new
+
+    def of(self, plan: "Plan", principal: Principal) -> tuple[Scope, ...]:
+        """Workspace, assistant and key, those of them that have limits."""
+        view = plan.view
+        of_key = self._keys.get(principal.id)
+        of_assistant = None if plan.assistant is None else view.assistant_scopes.get(plan.assistant.name)
+        found = tuple(one for one in (view.scope, of_assistant, of_key) if one is not None)
+        if found and self._seen_by is not None:
+            for one in found:
+                if one.rules not in self._seen:
+                    # Workspaces change: what is no longer in use must not stay for ever.
+                    if len(self._seen) >= _MOST_SEEN:
+                        self._seen.clear()
+                    self._seen.add(one.rules)
+                    self._seen_by(one)
+        return found
+
+    def price(self, candidate: "Candidate") -> Price:
+        """What the candidate's tokens cost."""
+        upstream, model = candidate
+        config = upstream.config
+        return self._prices.of(upstream.name, model, lambda: config.kind or kind_of(config.base_url))
+
+
+def demand(ask: "Ask", price: Price) -> Demand:
+    """An estimate: the prompt by its length, the answer as long as it may be."""
+    plan, rules, request = ask
+    prompt = (plan.prompt_bytes + request.prompt_bytes) // BYTES_A_TOKEN + _TEMPLATE_TOKENS
+    prompt += MEDIA_TOKENS * request.media_count
+    answer = 0
+    if rules.limits_answer:
+        limits = [limit for limit in (request.max_tokens, plan.most_tokens) if limit is not None]
+        answer = min(limits, default=ANSWER_TOKENS) * max(request.n, 1)
+    return Demand(prompt, answer, price.cost(prompt, answer))

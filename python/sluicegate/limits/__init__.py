@@ -1,0 +1,1 @@
+"""What a workspace, key, assistant or upstream may use."""

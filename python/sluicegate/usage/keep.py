@@ -1,0 +1,72 @@
+"""The background work of one worker: dead processes give back what they held, records go to the database."""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from sluicegate.telemetry.logs import Log
+
+if TYPE_CHECKING:
+    from sluicegate.usage.move import Mover
+
+TICK_SECONDS = 1.0
+
+
+class Ticking(Protocol):
+    """The part of the core's `Limits` that wants to be called once a second."""
+
+    def tick(self) -> int:
+        """Returns how many processes were found dead."""
+
+
+class Keeper:
+    """Runs from the start of a worker to its end."""
+
+    def __init__(self, limits: Ticking, mover: "Mover | None", flush: Callable[[], bool], log: Log) -> None:
+        """`mover`: None where no records are kept; `flush`: write what waits for the disk."""
+        self._limits = limits
+        self._mover = mover
+        self._flush = flush
+        self._log = log
+        self._task: asyncio.Task[None] | None = None
+        self._moving: asyncio.Future[None] | None = None
+
+    def start(self) -> None:
+        """Begin; returns at once."""
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        """End, after one more round: what was written is then in the database, if it answers."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+            self._task = None
+        if self._mover is not None:
+            if self._moving is not None:
+                # A thread cannot be ended, and there is one that moves.
+                await asyncio.wait([self._moving])
+            await self._move(self._mover)
+            self._mover.release()
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            dead = self._limits.tick()
+            if dead:
+                self._log.warning("worker_gone", processes=dead)
+            self._flush()
+            if self._mover is not None:
+                self._moving = asyncio.ensure_future(self._move(self._mover))
+                await asyncio.shield(self._moving)
+
+    async def _move(self, mover: "Mover") -> None:
+        try:
+            if not mover.acquire():
+                return
+            moved = await asyncio.to_thread(mover.move)
+        except (sqlite3.Error, OSError) as error:
+            self._log.error("usage_not_moved", cause=type(error).__name__)
+            return
+        if moved.interrupted or moved.damaged:
+            self._log.warning("usage_recovered", interrupted=moved.interrupted, damaged=moved.damaged)

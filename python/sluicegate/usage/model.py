@@ -1,0 +1,183 @@
+"""The usage record: what is known of one admitted request, in the journal and in the database."""
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+__all__ = [
+    "CLOSED",
+    "INTERRUPTED",
+    "MICROS",
+    "OPENED",
+    "Facet",
+    "Filter",
+    "Hour",
+    "Page",
+    "Record",
+    "Source",
+    "decode",
+    "encode",
+    "id_bytes",
+    "id_text",
+    "interrupted",
+    "time_of",
+]
+
+MICROS = 1_000_000
+# Kinds of records in the journal.
+OPENED = 1
+CLOSED = 2
+
+# Status and code of a request whose process died: the client saw the connection break.
+BROKEN = 499
+INTERRUPTED = "interrupted"
+
+# Where the token counts come from.
+Source = Literal["upstream", "counted", "estimated"]
+
+_PREFIX = "req_"
+_ID_BYTES = 14
+_TIME_BYTES = 8
+
+
+class Record(Struct, frozen=True, array_like=True, kw_only=True, gc=False):
+    """One request. In the journal it is a list: fields are only ever added at the end, with a default.
+
+    `id` is the request's, and the only key: it sorts by time, and is never taken from a client.
+    """
+
+    id: str
+    workspace: str
+    # The key's id; its name may change, and is shown from the list of keys.
+    key: str
+    operation: str
+    stream: bool = False
+    # The public name that was asked for.
+    model: str = ""
+    assistant: str | None = None
+    assistant_version: int | None = None
+    upstream: str | None = None
+    upstream_model: str | None = None
+    status: int = 0
+    code: str | None = None
+    # What the client was told, where that is not a success.
+    error: str | None = None
+    attempts: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    source: Source = "estimated"
+    # Millionths of a dollar.
+    micros: int = 0
+    # Microseconds. Overhead: all but the waiting for the upstream and the client.
+    first_us: int | None = None
+    duration_us: int = 0
+    overhead_us: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    client: str | None = None
+    finish: str | None = None
+    conversation: str | None = None
+    # What was reserved of budgets: tokens and millionths; corrected where a crash has charged it.
+    reserved_tokens: int = 0
+    reserved_micros: int = 0
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Record)
+
+encode = _encoder.encode
+
+
+def decode(payload: bytes) -> Record | None:
+    """A record of the journal; None for one that no version of this program wrote."""
+    try:
+        record = _decoder.decode(payload)
+        id_bytes(record.id)
+    except (msgspec.DecodeError, ValueError):
+        return None
+    return record
+
+
+def id_bytes(id: str) -> bytes:
+    """The id as the database has it: 14 bytes that sort by time. Raises ValueError for another text."""
+    if not id.startswith(_PREFIX):
+        raise ValueError("not the id of a request")
+    raw = bytes.fromhex(id[len(_PREFIX) :])
+    if len(raw) != _ID_BYTES:
+        raise ValueError("not the id of a request")
+    return raw
+
+
+def id_text(raw: bytes) -> str:
+    """The id of a request."""
+    return _PREFIX + raw.hex()
+
+
+def time_of(raw: bytes) -> int:
+    """When the request came: milliseconds since 1970, as its id has it."""
+    return int.from_bytes(raw[:_TIME_BYTES], "big") // 1_000_000
+
+
+def first_id(at_ms: int) -> bytes:
+    """The smallest id of a moment."""
+    return (max(at_ms, 0) * 1_000_000).to_bytes(_TIME_BYTES, "big") + bytes(_ID_BYTES - _TIME_BYTES)
+
+
+def interrupted(opened: Record) -> Record:
+    """How a request is closed whose process died: its prompt was sent, of its answer nobody knows."""
+    return msgspec.structs.replace(
+        opened, status=BROKEN, code=INTERRUPTED, error="The gateway's process ended before the answer did."
+    )
+
+
+class Filter(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Which requests. None: all. Times are milliseconds since 1970, `until` is not included."""
+
+    workspace: str | None = None
+    since: int | None = None
+    until: int | None = None
+    key: str | None = None
+    assistant: str | None = None
+    model: str | None = None
+    upstream: str | None = None
+    status: int | None = None
+    code: str | None = None
+    # Only those that failed.
+    failed: bool = False
+    least_us: int | None = None
+    # Anywhere in the error's text, without case.
+    text: Annotated[str, Meta(max_length=200)] | None = None
+
+    @property
+    def is_exact(self) -> bool:
+        """The hourly figures know all that is asked for."""
+        return self.least_us is None and self.text is None
+
+
+class Page(Struct, frozen=True):
+    """Records, the newest first; `next`: the id to go on below, None at the end."""
+
+    records: tuple[Record, ...]
+    next: str | None
+
+
+class Facet(Struct, frozen=True):
+    """One value of a field, and how many requests have it."""
+
+    value: str | int | None
+    requests: int
+
+
+class Hour(Struct, frozen=True, kw_only=True):
+    """Sums of one hour; `at`: when it began, in milliseconds since 1970."""
+
+    at: int
+    requests: int
+    failed: int
+    prompt_tokens: int
+    completion_tokens: int
+    micros: int
+    duration_us: int

@@ -1,0 +1,246 @@
+//! `Limits`, `LimitRules`, `Admission`: the limits of a machine, a request at a time.
+
+use parking_lot::Mutex;
+use pyo3::{exceptions::PyValueError, prelude::*, types::PyBytes};
+use sluicegate_core::shared::{
+    calendar::{Every, Wall},
+    clock,
+    limits::{self, Demand, Now, Reason, Refusal, Reservation, Rule, Rules, Unit},
+    rate::{Level, Rate},
+    slots::Key,
+};
+use std::{path::PathBuf, sync::Arc};
+
+const MINUTE: u64 = 60_000_000_000;
+const DAY: u64 = 1440 * MINUTE;
+const MILLI: u64 = 1_000_000;
+
+/// The limits of one workspace, key, assistant or upstream.
+#[pyclass(frozen, module = "sluicegate._core")]
+pub struct LimitRules {
+    rules: Rules,
+    kinds: Vec<String>,
+}
+
+fn rule(kind: &str, owner: &str, most: u64, burst: Option<u64>) -> PyResult<Rule> {
+    let parts = [kind, owner];
+    let rate = |unit, period| Rule::Rate { unit, rate: Rate::new(&parts, most, burst.unwrap_or(most), period) };
+    let budget = |unit, every| Rule::Budget { unit, key: Key::of(&parts), most, every };
+    Ok(match kind {
+        "requests_per_minute" => rate(Unit::Requests, MINUTE),
+        "requests_per_day" => rate(Unit::Requests, DAY),
+        "tokens_per_minute" => rate(Unit::Tokens, MINUTE),
+        "tokens_per_day" => rate(Unit::Tokens, DAY),
+        "concurrent_requests" => Rule::Concurrent { key: Key::of(&parts), most },
+        "usd_per_day" => budget(Unit::Micros, Every::Day),
+        "usd_per_week" => budget(Unit::Micros, Every::Week),
+        "usd_per_month" => budget(Unit::Micros, Every::Month),
+        "usd_total" => budget(Unit::Micros, Every::Total),
+        "budget_tokens_per_day" => budget(Unit::Tokens, Every::Day),
+        "budget_tokens_per_week" => budget(Unit::Tokens, Every::Week),
+        "budget_tokens_per_month" => budget(Unit::Tokens, Every::Month),
+        "budget_tokens_total" => budget(Unit::Tokens, Every::Total),
+        _ => return Err(PyValueError::new_err(format!("`{kind}` is no kind of limit"))),
+    })
+}
+
+#[pymethods]
+impl LimitRules {
+    #[new]
+    fn new(owner: &str, rules: Vec<(String, u64, Option<u64>)>) -> PyResult<Self> {
+        let made: PyResult<Vec<Rule>> =
+            rules.iter().map(|(kind, most, burst)| rule(kind, owner, *most, *burst)).collect();
+        let kinds = rules.into_iter().map(|(kind, _, _)| kind).collect();
+        Ok(LimitRules { rules: made?.into(), kinds })
+    }
+
+    fn __len__(&self) -> usize {
+        self.rules.len()
+    }
+}
+
+/// What came of one request: what it holds, or why it is refused.
+#[pyclass(frozen, module = "sluicegate._core")]
+pub struct Admission {
+    limits: Arc<limits::Limits>,
+    held: Mutex<Option<Reservation>>,
+    /// The set and the kind of the limit that refuses; None: admitted.
+    #[pyo3(get)]
+    refused: Option<(usize, String)>,
+    /// "rate", "too_large", "concurrent", "budget" or "full".
+    #[pyo3(get)]
+    reason: Option<&'static str>,
+    #[pyo3(get)]
+    retry_after_ms: Option<u64>,
+    /// Counted in this process alone, by a share.
+    #[pyo3(get)]
+    alone: bool,
+    /// Of the budget that is used up furthest: used, and the most.
+    #[pyo3(get)]
+    budget: Option<(u64, u64)>,
+    requests: Option<Level>,
+    tokens: Option<Level>,
+}
+
+#[pymethods]
+impl Admission {
+    /// The answer has ended: what was used, instead of what was reserved. Later calls do nothing.
+    fn settle(&self, tokens: u64, micros: u64) {
+        if let Some(held) = self.held.lock().take() {
+            self.limits.settle(held, Demand { tokens, micros }, Now::read());
+        }
+    }
+
+    #[getter]
+    fn headers<'py>(&self, py: Python<'py>) -> Vec<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)> {
+        let mut found = Vec::with_capacity(6);
+        for (level, names) in [(self.requests, &REQUESTS), (self.tokens, &TOKENS)] {
+            let Some(level) = level else { continue };
+            let values = [level.limit.to_string(), level.remaining.to_string(), go_duration(level.reset)];
+            for (name, value) in names.iter().zip(values) {
+                found.push((PyBytes::new(py, name), PyBytes::new(py, value.as_bytes())));
+            }
+        }
+        found
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        // Nobody has told how it ended: what was reserved counts as used, and the place is free.
+        if let Some(held) = self.held.lock().take() {
+            let demand = held.demand();
+            self.limits.settle(held, demand, Now::read());
+        }
+    }
+}
+
+const REQUESTS: [&[u8]; 3] =
+    [b"x-ratelimit-limit-requests", b"x-ratelimit-remaining-requests", b"x-ratelimit-reset-requests"];
+const TOKENS: [&[u8]; 3] = [b"x-ratelimit-limit-tokens", b"x-ratelimit-remaining-tokens", b"x-ratelimit-reset-tokens"];
+
+/// As Go writes durations: `12ms`, `1.5s`, `6m0s`, `1h0m0s`; rounded up to the millisecond.
+fn go_duration(nanoseconds: u64) -> String {
+    let millis = nanoseconds.div_ceil(MILLI);
+    if millis < 1000 {
+        return if millis == 0 { "0s".to_owned() } else { format!("{millis}ms") };
+    }
+    let (hours, minutes) = (millis / 3_600_000, millis / 60_000 % 60);
+    let mut seconds = format!("{}.{:03}", millis / 1000 % 60, millis % 1000);
+    seconds.truncate(seconds.trim_end_matches('0').trim_end_matches('.').len());
+    match (hours, minutes) {
+        (0, 0) => format!("{seconds}s"),
+        (0, _) => format!("{minutes}m{seconds}s"),
+        _ => format!("{hours}h{minutes}m{seconds}s"),
+    }
+}
+
+/// The limits of one machine.
+#[pyclass(frozen, module = "sluicegate._core")]
+pub struct Limits {
+    limits: Arc<limits::Limits>,
+}
+
+impl Limits {
+    fn refused(&self, refusal: Refusal, sets: &[PyRef<'_, LimitRules>]) -> Admission {
+        let (set, rule) = refusal.rule;
+        let kind = sets.get(set).and_then(|rules| rules.kinds.get(rule)).cloned().unwrap_or_default();
+        let (reason, wait) = match refusal.reason {
+            Reason::Rate { wait } => ("rate", Some(wait.div_ceil(MILLI))),
+            Reason::TooLarge => ("too_large", None),
+            Reason::Concurrent => ("concurrent", None),
+            Reason::Budget { wait_ms } => ("budget", wait_ms),
+            Reason::Full => ("full", None),
+        };
+        let now = Now::read();
+        let (mut requests, mut tokens) = (None, None);
+        if let Some(Rule::Rate { unit, rate }) = sets.get(set).and_then(|rules| rules.rules.get(rule)) {
+            let level = Some(self.limits.level(rate, now));
+            *(if *unit == Unit::Requests { &mut requests } else { &mut tokens }) = level;
+        }
+        Admission {
+            limits: self.limits.clone(),
+            held: Mutex::new(None),
+            refused: Some((set, kind)),
+            reason: Some(reason),
+            retry_after_ms: wait,
+            alone: false,
+            budget: None,
+            requests,
+            tokens,
+        }
+    }
+}
+
+#[pymethods]
+impl Limits {
+    #[new]
+    #[pyo3(signature = (path, processes = 1))]
+    fn new(py: Python<'_>, path: Option<PathBuf>, processes: u64) -> PyResult<Self> {
+        let limits = match path {
+            // Another process may hold the lock while it initialises the file.
+            Some(path) => py.detach(|| limits::Limits::open(&path))?,
+            None => limits::Limits::private(processes),
+        };
+        Ok(Limits { limits: Arc::new(limits) })
+    }
+
+    fn admit(&self, sets: Vec<PyRef<'_, LimitRules>>, tokens: u64, micros: u64) -> Admission {
+        let rules: Vec<Rules> = sets.iter().map(|rules| rules.rules.clone()).collect();
+        match self.limits.admit(&rules, Demand { tokens, micros }, Now::read()) {
+            Err(refusal) => self.refused(refusal, &sets),
+            Ok(held) => Admission {
+                limits: self.limits.clone(),
+                refused: None,
+                reason: None,
+                retry_after_ms: None,
+                alone: held.alone,
+                budget: held.budget,
+                requests: held.requests,
+                tokens: held.tokens,
+                held: Mutex::new(Some(held)),
+            },
+        }
+    }
+
+    fn tick(&self, py: Python<'_>) -> usize {
+        py.detach(|| self.limits.tick(clock::since_boot()))
+    }
+
+    fn seed(&self, rules: &LimitRules, kind: &str, spent: u64) {
+        if let Some(rule) = self.rule(rules, kind) {
+            self.limits.seed(rule, spent, Now::read());
+        }
+    }
+
+    fn account(&self, rules: &LimitRules, kind: &str) -> Option<(u64, u64, bool)> {
+        let found = self.limits.account(self.rule(rules, kind)?, Now::read());
+        Some((found.spent, found.held, found.seeded))
+    }
+
+    fn correct(&self, rules: &LimitRules, opened_ms: u64, charged: (u64, u64), actual: (u64, u64)) {
+        let demand = |(tokens, micros)| Demand { tokens, micros };
+        self.limits.correct(&rules.rules, Wall(opened_ms), demand(charged), demand(actual), Now::read());
+    }
+
+    #[getter]
+    fn is_current(&self) -> bool {
+        self.limits.is_current()
+    }
+
+    #[getter]
+    fn is_shared(&self) -> bool {
+        self.limits.is_shared()
+    }
+
+    #[getter]
+    fn counted_alone(&self) -> u64 {
+        self.limits.counted_alone()
+    }
+}
+
+impl Limits {
+    fn rule<'a>(&self, rules: &'a LimitRules, kind: &str) -> Option<&'a Rule> {
+        rules.rules.get(rules.kinds.iter().position(|known| known == kind)?)
+    }
+}

@@ -1,0 +1,211 @@
+"""Real gateways of several workers: limits are exact over them, and a kill loses no record."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+
+import pytest
+
+from processes import Server, answers, free_port, running
+from sluicegate.usage.day_files import DayFiles
+from sluicegate.usage.model import INTERRUPTED, Filter, Record
+
+KEY = "sk-test-0123456789abcdef"
+# `TEST_KILLS=200` for the whole promise.
+KILLS = int(os.environ.get("TEST_KILLS", "4"))
+WORKERS = 3
+
+pytestmark = pytest.mark.timeout(60 + 10 * KILLS)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The demo upstream, as a process of its own."""
+    port = free_port()
+    log = tmp_path_factory.mktemp("demo") / "demo.log"
+    arguments = ["sluicegate.demo", "--port", str(port)]
+    with running(arguments, port, log, ready=lambda p: answers(p, "/v1/models")) as server:
+        yield server
+
+
+def settings(demo: Server, limits: str) -> str:
+    return (
+        f'[[keys]]\nname = "a"\nkey = "{KEY}"\nlimits = {{ {limits} }}\n'
+        f'[[upstreams]]\nname = "demo"\nbase_url = "{demo.base_url}"\nmodels = ["demo-fast"]\n'
+        'prices = { "*" = { prompt = 1.0, completion = 2.0 } }\n'
+    )
+
+
+class Gateway:
+    """`sluicegate serve` on a data directory."""
+
+    def __init__(self, demo: Server, folder: Path, limits: str) -> None:
+        self.data = folder / "data"
+        self._file = folder / "sluicegate.toml"
+        self._file.write_text(settings(demo, limits))
+        self._log = folder / "gateway.log"
+
+    def running(self, data: bool = True):  # type: ignore[no-untyped-def]
+        port = free_port()
+        arguments = ["sluicegate", "serve", "--port", str(port), "--workers", str(WORKERS)]
+        arguments += ["--config", str(self._file)]
+        environment = {"SLUICEGATE_DATA_DIR": str(self.data)} if data else {"XDG_DATA_HOME": str(self.data)}
+        return running(
+            arguments, port, self._log, environment=environment, ready=lambda p: answers(p, "/readyz")
+        )
+
+    def records(self) -> list[Record]:
+        files = DayFiles(self.data / "usage")
+        found: list[Record] = []
+        below = None
+        while True:
+            page = files.page(Filter(), below=below, limit=1000)
+            found += page.records
+            if page.next is None:
+                return found
+            below = page.next
+
+
+class Crowd:
+    """Clients that ask until they are stopped, each on connections of its own."""
+
+    def __init__(self, port: int, clients: int, *, stream_every: int = 3, most: int = 1 << 30) -> None:
+        self.statuses: Counter[int] = Counter()
+        # Of the requests whose last byte was seen.
+        self.ended: list[str] = []
+        self.tokens = 0
+        self._port = port
+        self._every = stream_every
+        self._most = most
+        self._stopped = threading.Event()
+        self._lock = threading.Lock()
+        self._threads = [threading.Thread(target=self._run, args=(n,)) for n in range(clients)]
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self.join()
+
+    def join(self) -> None:
+        for thread in self._threads:
+            thread.join(20)
+
+    def _run(self, number: int) -> None:
+        done = 0
+        while not self._stopped.is_set() and done < self._most:
+            # A new connection each time reaches other workers.
+            connection = HTTPConnection("127.0.0.1", self._port, timeout=10)
+            with suppress(OSError, HTTPException):
+                for _ in range(5):
+                    if self._stopped.is_set() or done >= self._most:
+                        break
+                    self._ask(connection, stream=(number + done) % self._every == 0)
+                    done += 1
+            connection.close()
+
+    def _ask(self, connection: HTTPConnection, *, stream: bool) -> None:
+        values = {"model": "demo-fast", "messages": [{"role": "user", "content": "Hello"}], "stream": stream}
+        head = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
+        connection.request("POST", "/v1/chat/completions", json.dumps(values), head)
+        answer = connection.getresponse()
+        body = answer.read()
+        with self._lock:
+            self.statuses[answer.status] += 1
+            if answer.status == 200 and (not stream or body.endswith(b"data: [DONE]\n\n")):
+                self.ended.append(answer.headers["x-request-id"])
+                if not stream:
+                    self.tokens += json.loads(body)["usage"]["total_tokens"]
+
+
+@pytest.mark.parametrize("data", [True, False])
+def test_all_workers_together_pass_exactly_the_limit(demo: Server, tmp_path: Path, data: bool) -> None:
+    gateway = Gateway(demo, tmp_path, "requests_per_day = 150")
+    with gateway.running(data) as server:
+        crowd = Crowd(server.port, 8, most=60)
+        crowd.join()
+    assert crowd.statuses == {200: 150, 429: 8 * 60 - 150}
+
+
+def test_below_the_limit_nobody_is_refused(demo: Server, tmp_path: Path) -> None:
+    limits = "requests_per_day = 160, concurrent_requests = 8, tokens_per_minute = 100000000"
+    gateway = Gateway(demo, tmp_path, limits)
+    with gateway.running() as server:
+        crowd = Crowd(server.port, 8, most=20)
+        crowd.join()
+    assert crowd.statuses == {200: 160}
+    found = gateway.records()
+    assert len(found) == 160
+    assert {record.id for record in found} == set(crowd.ended)
+    plain = [record for record in found if not record.stream]
+    assert sum(record.prompt_tokens + record.completion_tokens for record in plain) == crowd.tokens
+    assert all(record.source == "upstream" and record.micros > 0 for record in found)
+
+
+def test_places_of_a_killed_worker_are_free_within_a_second(demo: Server, tmp_path: Path) -> None:
+    gateway = Gateway(demo, tmp_path, f"concurrent_requests = {WORKERS * 2}")
+    with gateway.running() as server:
+        for _ in range(2):
+            crowd = Crowd(server.port, WORKERS * 2, stream_every=1)
+            time.sleep(0.5)
+            os.kill(workers_of(server.process.pid)[0], signal.SIGKILL)
+            crowd.stop()
+            # All places at once, none of them lost.
+            time.sleep(1.0)
+            again = Crowd(server.port, WORKERS * 2, most=5)
+            again.join()
+            assert again.statuses[429] == 0
+            assert again.statuses[200] > 0
+
+
+def test_kill_of_everything_loses_no_record(demo: Server, tmp_path: Path) -> None:
+    gateway = Gateway(demo, tmp_path, "concurrent_requests = 1000")
+    seen: list[str] = []
+    for kill in range(KILLS):
+        with gateway.running() as server:
+            crowd = Crowd(server.port, 6)
+            time.sleep(0.4 + kill % 7 * 0.15)
+            # The main process first, so that it starts no new workers.
+            for pid in (server.process.pid, *workers_of(server.process.pid)):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            crowd.stop()
+        seen += crowd.ended
+    # Unattended: the next start closes what was open, in its own time.
+    with gateway.running() as server:
+        deadline = time.monotonic() + 20
+        journal = gateway.data / "journal"
+        while left := list(dead_segments(journal, server.process.pid)):
+            assert time.monotonic() < deadline, left
+            time.sleep(0.1)
+    found = Counter(record.id for record in gateway.records())
+    assert len(seen) > KILLS
+    assert [id for id in seen if found[id] != 1] == []
+    assert max(found.values()) == 1
+    open_ones = [record for record in gateway.records() if record.code == INTERRUPTED]
+    assert {record.id for record in open_ones}.isdisjoint(seen)
+
+
+def workers_of(pid: int) -> list[int]:
+    """The processes below one, however deep."""
+    found = []
+    with suppress(FileNotFoundError):
+        for child in map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()):
+            found += [child, *workers_of(child)]
+    return found
+
+
+def dead_segments(folder: Path, pid: int) -> Iterator[Path]:
+    living = {str(worker) for worker in workers_of(pid)}
+    for path in folder.glob("*.journal"):
+        if path.name.split("-")[1] not in living:
+            yield path
