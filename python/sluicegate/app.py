@@ -110,9 +110,19 @@ class Gateway:
         self._keys.grants = None if location is None else NoGrants()
         self._counter = PromptCounter(self._log)
         self._usage = Usage(location, server.workers, self._log)
+        # The hour in which a budget's owner was warned.
+        self._warned: dict[core.LimitRules, int] = {}
+        self._drain_timeout = server.drain_timeout
+        self._draining = False
+        self._cut: asyncio.Task[None] | None = None
+        self.asgi = self._assemble(self._parts(settings))
+
+    def _parts(self, settings: Settings) -> Parts:
+        """What the stages of a request work with."""
+        server = settings.server
         ids = {key.name: configured_id(key.key.reveal()) for key in settings.keys}
         scopes = Scopes(limits.read_keys(settings, ids), Prices(usage.read_prices(settings)), self._seed)
-        parts = Parts(
+        return Parts(
             keys=self._keys,
             bodies=BodyReader(server.max_body_bytes, server.body_timeout, server.body_min_rate),
             scan=core.scan,
@@ -127,12 +137,6 @@ class Gateway:
             watches=ClientWatches(),
             keep_alive=server.stream_keep_alive,
         )
-        # The hour in which a budget's owner was warned.
-        self._warned: dict[core.LimitRules, int] = {}
-        self._drain_timeout = server.drain_timeout
-        self._draining = False
-        self._cut: asyncio.Task[None] | None = None
-        self.asgi = self._assemble(parts)
 
     def _assemble(self, parts: Parts) -> Envelope:
         routes: list[BaseRoute] = [chat.route(parts), completions.route(parts), embeddings.route(parts)]

@@ -112,7 +112,11 @@ ODD = [
         "[[upstreams]]\nname = 'a'",
         ":1: upstreams[0]: unknown key. Known here: [[workspace]], [[upstream]]. This looks",
     ),
-    ("[[workspace]]\nid = 'a'\nlimits = {}", ":3: workspace[0].limits: not there yet"),
+    (
+        "[[workspace]]\nid = 'a'\n[[workspace.key]]\nname = 'k'\nlimits = {}",
+        ":5: workspace[0].key[0].limits: not there yet",
+    ),
+    ("[[workspace]]\nid = 'a'\nlimits = { requests_per_minut = 1 }", ":3: workspace[0].limits: unknown key"),
     ("[[workspace]\n", ":1: not valid TOML"),
     ("a = " + "[" * 100_000, ":1: n"),
     (

@@ -66,6 +66,8 @@ _MODES = (None, "chat", "completion", "embedding", "responses")
 _PATHLESS = ("ollama", "tgi", "vllm", "lmstudio")
 _NO_KEY = ("", "none", "null", "empty")
 _SECRET_HEADER = re.compile(r"auth|key|token|secret|cookie", re.IGNORECASE)
+# What keys begin with, whatever the header is called.
+_SECRET_VALUE = re.compile(r"\s*(bearer|basic|token)\s|\s*(sk|pk|rk|gsk|hf|xai|key|api)[-_]", re.IGNORECASE)
 
 
 class Deployment(Struct):
@@ -253,23 +255,25 @@ def _headers(params: dict[str, Any], path: Path, notes: Notes) -> dict[str, str]
     found: dict[str, str] = {}
     given = params.get("extra_headers") or params.get("headers")
     for name, value in (given if isinstance(given, dict) else {}).items():
-        text = str(value)
-        if text.startswith(ENV) or _SECRET_HEADER.search(name):
-            variable = re.sub(r"\W", "_", name).upper()
-            ref = secret_ref(value, variable, (*path, "extra_headers", name), notes)
-            if ref is not None:
-                found[name] = ref
-        else:
-            found[name] = f"text:{text}"
+        ref = _header_ref(name, value, (*path, "extra_headers", name), notes)
+        if ref is not None:
+            found[name] = ref
     organization = params.get("organization")
     if isinstance(organization, str):
-        from_env = organization.startswith(ENV)
-        found["OpenAI-Organization"] = (
-            f"env:{organization.removeprefix(ENV)}" if from_env else f"text:{organization}"
-        )
+        ref = _header_ref("OpenAI-Organization", organization, (*path, "organization"), notes)
+        if ref is not None:
+            found["OpenAI-Organization"] = ref
     elif organization is not None:
         notes.add((*path, "organization"), "not carried over: one upstream for each organization is needed")
     return found
+
+
+def _header_ref(name: str, value: Any, path: Path, notes: Notes) -> str | None:
+    """A header's value as the file has it: a reference where it is a secret, by its name or by its look."""
+    text = str(value)
+    if text.startswith(ENV) or _SECRET_HEADER.search(name) or _SECRET_VALUE.match(text):
+        return secret_ref(value, re.sub(r"\W", "_", name).upper(), path, notes)
+    return f"text:{text}"
 
 
 def _parameters(params: dict[str, Any]) -> dict[str, Any]:
