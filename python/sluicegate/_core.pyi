@@ -113,11 +113,14 @@ class Upstream:
         allow_private_networks: list[str] = ...,
         ca_file: str | None = None,
         http2: bool = True,
+        trusted: bool = True,
+        exact: bool = False,
     ) -> Self:
         """Raises ValueError with a text that names what is wrong with the base URL, header, CIDR or file.
 
         `base_url` ends where `/chat/completions` begins, usually in `/v1`. An address written in it (or
         `localhost`) is allowed; a name that resolves to a private one needs `allow_private_networks`.
+        Without `trusted` a written address needs it too. `exact`: the base URL is the whole address.
         """
     @property
     def origin(self) -> str:

@@ -4,7 +4,7 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, MutableMapping
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -14,6 +14,7 @@ from sluicegate.assistants import configured as assistants
 from sluicegate.chat import endpoint as chat
 from sluicegate.chat.directory import SettingsDirectory, View
 from sluicegate.chat.pipeline import Parts
+from sluicegate.chat.stored import StoredDirectory
 from sluicegate.chat.window import ByteEstimate, ContextWindows
 from sluicegate.clock import wall_seconds
 from sluicegate.completions import endpoint as completions
@@ -26,19 +27,30 @@ from sluicegate.http.exchange import JSON_HEADERS, Exchange, exchange_of
 from sluicegate.http.head import require_method
 from sluicegate.http.relay import ClientWatches
 from sluicegate.http.router import ExactRouter
-from sluicegate.keys.authenticate import Authenticator
+from sluicegate.keys.authenticate import Authenticator, NoGrants
 from sluicegate.models import routes as models
 from sluicegate.models.catalog import Catalog, Source
 from sluicegate.settings import Settings, UpstreamConfig
+from sluicegate.storage.errors import StorageError
 from sluicegate.telemetry.logs import Log
 from sluicegate.upstreams.discover import Discovery, Models
+from sluicegate.upstreams.kept import KeptUpstreams
 from sluicegate.upstreams.model import Upstream, profile_named
 from sluicegate.upstreams.select import RetryBudget
 from sluicegate.usage.settle import Ledger
 from sluicegate.workspaces import configured as workspaces
 from sluicegate.workspaces.model import DEFAULT
 
+if TYPE_CHECKING:
+    from sluicegate.records import Records
+    from sluicegate.storage.location import Location
+    from sluicegate.upstreams.survey import Survey
+
 _FIRST_5XX = 500
+
+# A worker waits so long for its database before it begins to listen; it goes on trying after that.
+DATABASE_SECONDS = 5.0
+DATABASE_RETRY_SECONDS = 1.0
 
 # The main process sends it to its workers when it begins to stop.
 DRAIN_SIGNAL = signal.SIGUSR1
@@ -47,7 +59,9 @@ DRAIN_SIGNAL = signal.SIGUSR1
 class Gateway:
     """The application of one worker: raw ASGI, with a lifespan that starts and ends the background work."""
 
-    def __init__(self, settings: Settings, started: int | None = None) -> None:
+    def __init__(
+        self, settings: Settings, started: int | None = None, location: "Location | None" = None
+    ) -> None:
         server = settings.server
         self._log = Log(access=server.access_log)
         self._engine = core.Engine(inline=True)
@@ -68,9 +82,18 @@ class Gateway:
         share = view.window_is_share
         asked = [u for u in upstreams if u.config.models is None or (share and not u.config.context_lengths)]
         self._discovery = Discovery(self._engine, asked, self._learn, self._log)
-        self._directory = SettingsDirectory(view, self._discovery, settings.default_model)
+        own = SettingsDirectory(view, self._discovery, settings.default_model)
+        self._location = location
+        # Opened in the worker's own event loop; None until the database has answered.
+        self.records: Records | None = None
+        self.survey: Survey | None = None
+        self._networks = settings.allow_private_networks
+        kept = KeptUpstreams(open_handle, self._networks, self._log)
+        self._stored = None if location is None else StoredDirectory(own, kept.take, created)
+        self._directory = self._stored or own
         restricted = {key.name: key.models for key in settings.keys if key.models is not None}
         self._keys = Authenticator(((key.name, key.key.reveal()) for key in settings.keys), restricted)
+        self._keys.grants = None if location is None else NoGrants()
         parts = Parts(
             keys=self._keys,
             bodies=BodyReader(server.max_body_bytes, server.body_timeout, server.body_min_rate),
@@ -105,7 +128,7 @@ class Gateway:
             return
         if path.replace("/", "").lower().startswith("v1"):
             # No key, no hint about which paths there are, however the path is written.
-            self._keys.authenticate(exchange.head.authorization, exchange.head.other_keys)
+            await self._keys.find(exchange.head.authorization, exchange.head.other_keys)
         raise errors.unknown_path()
 
     async def _health(self, exchange: Exchange, path: str) -> None:
@@ -113,11 +136,15 @@ class Gateway:
             raise errors.not_ready("The gateway is shutting down.")
         if path == "/readyz" and not self._discovery.is_settled:
             raise errors.not_ready("The first model lists are being fetched.")
+        if path == "/readyz" and self._location is not None and self.records is None:
+            raise errors.not_ready("The database does not answer.")
         await exchange.answer(200, JSON_HEADERS, orjson.dumps({"status": "ok"}))
 
     def _learn(self, name: str, found: Models | None) -> None:
         was_fallback = self._catalog.is_fallback
         self._catalog.learn(name, found)
+        if self._stored is not None:
+            self._stored.learn(name, found)
         if self._catalog.is_fallback and not was_fallback:
             self._log.warning(
                 "fallback_models",
@@ -149,13 +176,42 @@ class Gateway:
         with suppress(NotImplementedError, RuntimeError, ValueError):
             loop.add_signal_handler(DRAIN_SIGNAL, self.drain)
         self._discovery.start()
+        opening = asyncio.create_task(self._open_records())
+        # Listening waits a little, so that the first request need not.
+        await asyncio.wait([opening], timeout=DATABASE_SECONDS)
         try:
             yield
         finally:
             self._draining = True
+            opening.cancel()
             await self._discovery.stop()
+            if self.survey is not None:
+                await self.survey.stop()
+            if self.records is not None:
+                await self.records.close()
             await self._engine.close()
             self._log.close()
+
+    async def _open_records(self) -> None:
+        """Open the database, if there is one. Until it answers, its keys are a 503."""
+        location, stored = self._location, self._stored
+        if location is None or stored is None:
+            return
+        # Here, not at the top: who needs no database must not wait for this import.
+        from sluicegate.records import Records  # noqa: PLC0415
+        from sluicegate.upstreams.survey import Survey  # noqa: PLC0415
+
+        while self.records is None:
+            try:
+                self.records = await Records.open(location)
+            except StorageError as error:
+                self._log.error("database_unavailable", message=str(error))
+                await asyncio.sleep(DATABASE_RETRY_SECONDS)
+        self.records.start()
+        self._keys.grants, stored.spaces = self.records.keys, self.records.spaces
+        database = self.records.database
+        self.survey = Survey(database, self._engine, open_handle, self._networks, self._log)
+        self.survey.start()
 
 
 def verify(settings: Settings) -> None:
@@ -170,30 +226,43 @@ def verify(settings: Settings) -> None:
     assistants.read(settings, DEFAULT, 0)
 
 
-def create_app(settings: Settings, started: int | None = None) -> Envelope:
+def create_app(
+    settings: Settings, started: int | None = None, location: "Location | None" = None
+) -> Envelope:
     """The ASGI application for these settings. Call it in the worker: it belongs to one process.
 
-    `started` (seconds since 1970) is shown as `created` of each model: one value for all workers.
+    `started` (seconds since 1970) is shown as `created` of each model: one value for all workers. `location`:
+    of the database with the workspaces; None: what the settings say is all there is.
     """
-    return Gateway(settings, started).asgi
+    return Gateway(settings, started, location).asgi
 
 
 def connect(settings: Settings, config: UpstreamConfig) -> core.Upstream:
-    """The core's handle of an upstream. Opens no connection; raises SettingsError for what cannot work."""
+    """The core's handle of an upstream of the settings. Raises SettingsError for what cannot work."""
     try:
-        profile_named(config.kind, config.base_url)
-        return core.Upstream(
-            config.base_url,
-            api_key=None if config.api_key is None else config.api_key.reveal(),
-            headers=[(name, value.reveal()) for name, value in config.headers.items()],
-            connect_timeout=config.connect_timeout,
-            first_event_timeout=config.first_event_timeout,
-            idle_timeout=config.idle_timeout,
-            total_timeout=config.total_timeout,
-            max_event_bytes=config.max_event_bytes,
-            max_answer_bytes=config.max_answer_bytes,
-            allow_private_networks=list(config.allow_private_networks),
-            ca_file=config.ca_file,
-        )
+        return open_handle(config)
     except ValueError as error:
         raise settings.upstream_error(config.name, str(error)) from None
+
+
+def open_handle(config: UpstreamConfig, *, trusted: bool = True, exact: str | None = None) -> core.Upstream:
+    """The core's handle of an upstream. Opens no connection; raises ValueError for what cannot work.
+
+    `trusted`: its base URL may name a private address. `exact`: one address of the same server instead.
+    """
+    profile_named(config.kind, config.base_url)
+    return core.Upstream(
+        exact or config.base_url,
+        api_key=None if config.api_key is None else config.api_key.reveal(),
+        headers=[(name, value.reveal()) for name, value in config.headers.items()],
+        connect_timeout=config.connect_timeout,
+        first_event_timeout=config.first_event_timeout,
+        idle_timeout=config.idle_timeout,
+        total_timeout=config.total_timeout,
+        max_event_bytes=config.max_event_bytes,
+        max_answer_bytes=config.max_answer_bytes,
+        allow_private_networks=list(config.allow_private_networks),
+        ca_file=config.ca_file,
+        trusted=trusted,
+        exact=exact is not None,
+    )

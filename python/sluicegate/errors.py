@@ -96,6 +96,28 @@ def invalid_api_key(message: str) -> GatewayError:
     return error
 
 
+def refused_key(code: str, message: str) -> GatewayError:
+    """A key that was good once: expired, revoked, or of a workspace that was deleted."""
+    error = invalid_api_key(message)
+    error.code = code
+    return error
+
+
+def wrong_kind_of_key() -> GatewayError:
+    """An admin key where models are called."""
+    return _refusal(
+        403,
+        "wrong_key_kind",
+        "This is an admin key: it manages the gateway and cannot call models. Use a key of a workspace "
+        "(sk-sg-…).",
+    )
+
+
+def unavailable(code: str, message: str) -> GatewayError:
+    """The database does not answer, and what it would say is not known here. Waiting helps."""
+    return GatewayError(503, code, message, headers=tuple(retry_headers(1000)))
+
+
 def model_not_found(message: str) -> GatewayError:
     """A model name that no upstream serves."""
     return _refusal(404, "model_not_found", message, "model")

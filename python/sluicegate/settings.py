@@ -153,6 +153,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     keys: tuple[KeyConfig, ...] = ()
     upstreams: tuple[UpstreamConfig, ...] = ()
     default_model: str | None = None
+    allow_private_networks: tuple[str, ...] = ()  # as those of upstreams, but for the database's
     workspace: dict[str, Any] = {}
     assistants: tuple[dict[str, Any], ...] = ()
     source: Source = Source()
@@ -180,9 +181,9 @@ class Settings(Struct, frozen=True, kw_only=True):
                     return self.source.error(("upstreams", index, *key), message)
                 # The core begins with the field, where one is to blame.
                 field, _, rest = message.partition(": ")
-                known = field in UpstreamConfig.__struct_fields__
-                where = ("upstreams", index, field) if known else ("upstreams", index)
-                return self.source.error(where, rest if known else message)
+                if field in UpstreamConfig.__struct_fields__:
+                    return self.source.error(("upstreams", index, field), rest)
+                return self.source.error(("upstreams", index), message)
         return SettingsError(f"upstream {name}: {message}")
 
 
@@ -190,8 +191,8 @@ def load(path: str | None = None, environ: Mapping[str, str] = os.environ) -> Se
     """Read the file (`path`, else `SLUICEGATE_CONFIG`) and the environment; neither is required."""
     path = path or environ.get("SLUICEGATE_CONFIG") or None
     file, source = _read(path) if path else (_File(), Source())
-    networks = _listed(environ, "SLUICEGATE_ALLOW_PRIVATE_NETWORKS")
-    file = msgspec.structs.replace(file, allow_private_networks=(*file.allow_private_networks, *networks))
+    networks = (*file.allow_private_networks, *_listed(environ, "SLUICEGATE_ALLOW_PRIVATE_NETWORKS"))
+    file = msgspec.structs.replace(file, allow_private_networks=networks)
     keys = (*file.keys, *_env_keys(environ))
     upstreams = tuple(
         _finish_upstream(upstream, ("upstreams", index), file, source, environ)
@@ -200,17 +201,17 @@ def load(path: str | None = None, environ: Mapping[str, str] = os.environ) -> Se
     upstreams = (*upstreams, *_env_upstream(environ, upstreams, file))
     for index, key in enumerate(keys):
         _check_key(key, keys[:index], source, index)
-    settings = Settings(
+    _check_unique([u.name for u in file.upstreams], "upstreams", source)
+    return Settings(
         server=file.server,
         keys=keys,
         upstreams=upstreams,
         default_model=file.default_model or environ.get("OPENAI_COMPATIBLE_MODEL") or None,
+        allow_private_networks=file.allow_private_networks,
         workspace=file.workspace,
         assistants=file.assistants,
         source=source,
     )
-    _check_unique([u.name for u in file.upstreams], "upstreams", source)
-    return settings
 
 
 def _read(path: str) -> tuple[_File, Source]:
@@ -267,11 +268,10 @@ def _explain(
     path = (*table, *inner)
     unknown = re.fullmatch(r"Object contains unknown field `(.*)`", what)
     if unknown:
-        key = unknown[1]
         known = sorted(kind.__struct_fields__ if kind and not inner else _fields_at(path))
-        close = get_close_matches(key, known, n=1)
+        close = get_close_matches(unknown[1], known, n=1)
         hint = f" Did you mean `{close[0]}`?" if close else f" Known here: {', '.join(known)}."
-        return source.error((*path, key), f"unknown key.{hint}")
+        return source.error((*path, unknown[1]), f"unknown key.{hint}")
     missing = re.fullmatch(r"Object missing required field `(.*)`", what)
     if missing:
         return source.error(path, f"the key `{missing[1]}` is missing")
@@ -341,8 +341,8 @@ def _tokenizer(name: str, source: Source, key: KeyPath) -> str:
 
 
 def _env_keys(environ: Mapping[str, str]) -> Sequence[KeyConfig]:
-    texts = _listed(environ, "SLUICEGATE_API_KEYS")
-    return [KeyConfig(name=f"env-{n}", key=Secret(text)) for n, text in enumerate(texts, 1)]
+    texts = enumerate(_listed(environ, "SLUICEGATE_API_KEYS"), 1)
+    return [KeyConfig(name=f"env-{n}", key=Secret(text)) for n, text in texts]
 
 
 def _listed(environ: Mapping[str, str], name: str) -> list[str]:

@@ -15,6 +15,7 @@ LAYERS = (
     {"cli"},
     {"app"},
     {"console", "chat", "completions", "embeddings", "responses", "*.routes", "*.endpoint"},
+    {"records"},
     {
         "keys",
         "workspaces",

@@ -6,15 +6,18 @@ import asyncio
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
 import postgresql
+from fakes.tenants import Make, TenantGateway, Tenants, serving
 from postgresql import Cluster
-from sluicegate.settings import Secret
+from sluicegate.settings import Secret, Settings
 from sluicegate.storage.database import Database, make_engine, prepare
 from sluicegate.storage.location import Location
+from sluicegate.upstreams import survey
 
 
 @pytest.fixture(scope="session")
@@ -72,3 +75,27 @@ async def database(location: Location) -> AsyncIterator[Database]:
     opened = await Database.open(location)
     yield opened
     await opened.close()
+
+
+@pytest_asyncio.fixture
+async def tenants(database: Database) -> Tenants:
+    return Tenants(database)
+
+
+@pytest.fixture
+def make(monkeypatch: pytest.MonkeyPatch, location: Location) -> Make:
+    monkeypatch.setattr(survey, "STEP_SECONDS", 0.02)
+
+    def made(script: Any = serving, settings: Settings | None = None) -> Any:
+        return TenantGateway(monkeypatch, location, script, settings).running()
+
+    return made
+
+
+@pytest_asyncio.fixture
+async def acme(tenants: Tenants) -> str:
+    """The key of a workspace with an upstream and an assistant."""
+    await tenants.workspace("acme")
+    await tenants.upstream("acme", "own", "http://acme-host/v1", models=("m", "n"))
+    await tenants.assistant("acme", "Helper", "own/m", system_prompt="Be short.")
+    return (await tenants.key("acme"))[1]

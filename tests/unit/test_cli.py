@@ -36,8 +36,9 @@ headers = { "x-team" = "header-secret" }
 
 
 @pytest.fixture(autouse=True)
-def alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No variable of this machine, and no core."""
+def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No variable and no database of this machine, and no core."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "share"))
     for name in list(os.environ):
         if name.startswith(("SLUICEGATE_", "OPENAI_")):
             monkeypatch.delenv(name)
@@ -48,7 +49,9 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
 def ran(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Settings, str]]:
     """What `serve` would have run."""
     calls: list[tuple[Settings, str]] = []
-    monkeypatch.setattr(serve_module(), "run", lambda settings, address: calls.append((settings, address)))
+    monkeypatch.setattr(
+        serve_module(), "run", lambda settings, address, _location: calls.append((settings, address))
+    )
     return calls
 
 

@@ -79,7 +79,10 @@ class Keys:
     def __init__(self) -> None:
         self.principal = Principal("k", "key_1", "acme")
 
-    def authenticate(self, _authorization: bytes | None, _others: tuple[bytes, ...] = ()) -> Principal:
+    def known(self, _authorization: bytes | None, _others: tuple[bytes, ...] = ()) -> Principal:
+        return self.principal
+
+    async def find(self, _authorization: bytes | None, _others: tuple[bytes, ...] = ()) -> Principal:
         return self.principal
 
 

@@ -36,7 +36,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
 # Functions whose first text is an error code, and those that have a status before it.
 # In the scan a code stands in `refuse(…)`, in `code: …`, or before the text of its message.
 _SCAN_CODE = r'(?:refuse\(\s*|code: |\(\s*)"([a-z]+_[a-z_0-9]+)",(?!\s*(?:"|None|Kind))'
-_CODED = {"bad_request": 0, "_refusal": 1, "GatewayError": 1}
+_CODED = {"refused_key": 0, "unavailable": 0, "bad_request": 0, "_refusal": 1, "GatewayError": 1}
 
 
 def section(page: str, heading: str) -> str:

@@ -81,6 +81,12 @@ async def entries(
     return page_of([_assistant(row) for row in rows], [row.id for row in rows], page)
 
 
+async def in_use(view: View, workspace: str) -> tuple[Assistant, ...]:
+    """Every assistant of a workspace, oldest first: what its requests need."""
+    query = select(_table).where(_table.c.workspace == workspace, _alive).order_by(_table.c.id)
+    return tuple(_assistant(row) for row in (await view.execute(query)).all())
+
+
 async def names(view: View, workspace: str) -> tuple[tuple[str, int], ...]:
     """Name and time of making of every assistant, in the order of the names, for lists of models."""
     query = select(_table.c.name, _table.c.created_at).where(_table.c.workspace == workspace, _alive)

@@ -178,19 +178,19 @@ class SettingsDirectory:
     """The one workspace of a settings file or of the two environment variables."""
 
     def __init__(self, view: View, discovery: Discovery, default_model: str | None) -> None:
-        self._view = view
+        self.kept = view
         self._discovery = discovery
         self._default_model = default_model
 
     def view(self, principal: Principal) -> View | None:
         """Always there."""
         del principal
-        return self._view
+        return self.kept
 
     async def load(self, principal: Principal) -> View:
         """There is nothing to load."""
         del principal
-        return self._view
+        return self.kept
 
     async def default_model(self, view: View) -> str | None:
         """As configured, else the first model that is listed."""

@@ -103,7 +103,8 @@ class Pipeline:
         parts = self._parts
         head = exchange.head
         # Who comes first: without a key nobody makes us read a body, or learns which paths there are.
-        principal = parts.keys.authenticate(head.authorization, head.other_keys)
+        credentials = head.authorization, head.other_keys
+        principal = parts.keys.known(*credentials) or await parts.keys.find(*credentials)
         entry.principal = principal.name
         if self._rules.scope not in principal.scopes:
             raise errors.missing_scope(self._rules.scope)

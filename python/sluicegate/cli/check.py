@@ -23,15 +23,21 @@ def check(
     from sluicegate import settings as config_file  # noqa: PLC0415
     from sluicegate.app import verify  # noqa: PLC0415
     from sluicegate.cli.serve import require_upstreams  # noqa: PLC0415
+    from sluicegate.storage.errors import StorageError  # noqa: PLC0415
+    from sluicegate.storage.location import in_use  # noqa: PLC0415
 
     try:
         settings = config_file.load(config)
-        require_upstreams(settings)
+        location = in_use()
+        if location is None:
+            require_upstreams(settings)
         verify(settings)
-    except config_file.SettingsError as error:
+    except (config_file.SettingsError, StorageError) as error:
         refuse(str(error))
     for line in report(settings):
         typer.echo(line)
+    if location is not None:
+        typer.echo(f"database       {'PostgreSQL' if location.is_postgresql else location.sqlite_file}")
     for warning in warnings(settings):
         typer.echo(f"warning: {warning}", err=True)
 

@@ -5,7 +5,6 @@ import importlib
 import importlib.util
 import json
 import os
-import secrets
 import signal
 import socket
 import subprocess
@@ -20,35 +19,15 @@ from typing import IO, Any, Final, NoReturn
 
 import typer
 
+from sluicegate.cli.demo_records import ASSISTANT, WORKSPACE, make_records
+from sluicegate.storage.errors import StorageError
+
 HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 8080
 # A cold start takes about a second here; 20 s leaves room for a slow, busy machine.
 START_LIMIT_S: Final = 20.0
 STOP_LIMIT_S: Final = 5.0
 QUESTION: Final = "What happens to my request?"
-ASSISTANT: Final = "Guide to Sluicegate"
-# Two assistants on the demo upstream: one that is asked, and one that locks what a client may set.
-SETTINGS: Final = """
-[[upstreams]]
-name = "demo"
-base_url = "http://{host}:{port}/v1"
-api_key = "demo"
-
-[[assistants]]
-name = "{assistant}"
-description = "Explains what a gateway does."
-model = ["demo/demo", "demo/demo-fast"]
-system_prompt = "You explain what a gateway does, in plain words."
-temperature = 0.2
-
-[[assistants]]
-name = "short-answers"
-description = "At most 40 tokens, whatever the client asks for."
-model = ["demo/demo-fast"]
-system_prompt = "Answer in one sentence."
-max_tokens = 40
-locked = ["system_prompt", "max_tokens"]
-"""
 
 
 class _FailedError(Exception):
@@ -74,15 +53,24 @@ def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
 
 def _run(stack: ExitStack, port: int, *, once: bool) -> None:
     upstream_port = _free_port()
-    key = f"sk-demo-{secrets.token_urlsafe(18)}"
     upstream = stack.enter_context(
         _child("demo upstream", ["sluicegate.demo", f"--port={upstream_port}"], {})
     )
     _wait_until_up(upstream, upstream_port, "/v1/models")
-    file = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sluicegate-demo-"))) / "demo.toml"
-    file.write_text(SETTINGS.format(host=HOST, port=upstream_port, assistant=ASSISTANT))
-    command = ["sluicegate", "serve", f"--config={file}", f"--host={HOST}", f"--port={port}", "--workers=1"]
-    gateway = stack.enter_context(_child("gateway", command, {"SLUICEGATE_API_KEYS": key}))
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sluicegate-demo-")))
+    try:
+        key = make_records(folder, f"http://{HOST}:{upstream_port}/v1")
+    except StorageError as error:
+        raise _FailedError(f"its database cannot be made: {error}") from None
+    command = [
+        "sluicegate",
+        "serve",
+        f"--data-dir={folder}",
+        f"--host={HOST}",
+        f"--port={port}",
+        "--workers=1",
+    ]
+    gateway = stack.enter_context(_child("gateway", command, {"SLUICEGATE_ALLOW_PRIVATE_NETWORKS": HOST}))
     _wait_until_up(gateway, port, "/readyz")
     _show(port, upstream_port, key)
     if once:
@@ -103,6 +91,7 @@ def _show(port: int, upstream_port: int, key: str) -> None:
         f"""Sluicegate demo: the gateway, behind it an upstream on port {upstream_port} with no model.
 
   base URL    {base}
+  workspace   {WORKSPACE}
   key         {key}
   assistants  {ASSISTANT}, short-answers
   models      demo, demo-fast, demo-slow, demo-thinking, demo-thinking-fast, demo-embedding

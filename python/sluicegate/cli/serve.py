@@ -13,6 +13,7 @@ from sluicegate.cli.refuse import refuse
 
 if TYPE_CHECKING:
     from sluicegate.settings import Settings
+    from sluicegate.storage.location import Location
 
 # Open requests a worker accepts before new connections wait. The server's own default is its backlog
 # (1024) divided by the workers: far too few for streams, which stay open for minutes.
@@ -24,11 +25,15 @@ HEADER_TIMEOUT_MS = 30_000
 HTTP1_BUFFER_BYTES = 32 * 1024
 
 
-def serve(
+def serve(  # noqa: PLR0913, PLR0917 (typer makes options of them)
     host: Annotated[str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")] = None,
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port. [default: 8080]")] = None,
     workers: Annotated[int | None, typer.Option(min=1, max=256, help="Processes. [default: 1]")] = None,
     config: Annotated[str | None, typer.Option(help="Settings file (TOML), or SLUICEGATE_CONFIG.")] = None,
+    data_dir: Annotated[
+        str | None,
+        typer.Option(help="Use the database in this directory (SLUICEGATE_DATA_DIR); made where missing."),
+    ] = None,
     access_log: Annotated[
         bool | None,
         typer.Option("--access-log/--no-access-log", help="Log every request, not only failed ones."),
@@ -37,19 +42,46 @@ def serve(
     """Run the gateway until it is stopped (Ctrl-C or SIGTERM)."""
     from sluicegate import settings as config_file  # noqa: PLC0415
     from sluicegate.app import verify  # noqa: PLC0415
+    from sluicegate.storage.errors import StorageError  # noqa: PLC0415
+    from sluicegate.storage.location import in_use  # noqa: PLC0415
 
     try:
         settings = config_file.load(config)
         given = {"host": host, "port": port, "workers": workers, "access_log": access_log}
         settings = settings.with_server({k: v for k, v in given.items() if v is not None})
-        require_upstreams(settings)
+        location = in_use(data_dir)
+        if location is None:
+            require_upstreams(settings)
         verify(settings)
-    except config_file.SettingsError as error:
+        has_keys = location is not None and _open_once(location)
+    except (config_file.SettingsError, StorageError) as error:
         refuse(str(error))
     address = resolve(settings.server.host)
-    settings = with_key(settings, address)
+    if not has_keys:
+        settings = with_key(settings, address, location)
     require_free(address, settings.server.port)
-    run(settings, address)
+    run(settings, address, location)
+
+
+def _open_once(location: "Location") -> bool:
+    """Make or migrate the database before a worker starts, and tell whether it has a key of a client.
+
+    Raises StorageError.
+    """
+    import asyncio  # noqa: PLC0415
+
+    from sluicegate.keys import store as keys  # noqa: PLC0415
+    from sluicegate.records import Records  # noqa: PLC0415
+
+    async def look() -> bool:
+        records = await Records.open(location)
+        try:
+            async with records.database.read() as view:
+                return await keys.has_clients(view)
+        finally:
+            await records.close()
+
+    return asyncio.run(look())
 
 
 def require_upstreams(settings: "Settings") -> None:
@@ -57,7 +89,7 @@ def require_upstreams(settings: "Settings") -> None:
     if not settings.upstreams:
         refuse(
             "no upstream is set: set OPENAI_COMPATIBLE_BASE_URL (and OPENAI_COMPATIBLE_API_KEY), or write "
-            "[[upstreams]] into a settings file and name it with --config"
+            "[[upstreams]] into a settings file and name it with --config, or use a database with --data-dir"
         )
 
 
@@ -70,15 +102,20 @@ def resolve(host: str) -> str:
     return str(found[0][4][0])
 
 
-def with_key(settings: "Settings", address: str) -> "Settings":
+def with_key(settings: "Settings", address: str, location: "Location | None" = None) -> "Settings":
     """The settings with at least one key. On a loopback address one is made, elsewhere that is refused."""
     if settings.keys:
         return settings
     if not ipaddress.ip_address(address).is_loopback:
+        also = "" if location is None else ", make one in the database"
         refuse(
-            f"no key is set, and {address} can be reached by others: set SLUICEGATE_API_KEYS or [[keys]], "
-            "or listen on 127.0.0.1"
+            f"no key is set, and {address} can be reached by others: set SLUICEGATE_API_KEYS or [[keys]]"
+            f"{also}, or listen on 127.0.0.1"
         )
+    if location is not None and not settings.upstreams:
+        # Such a key could reach nothing: those of the database belong to their workspaces.
+        typer.echo("There is no key yet: `sluicegate apply` makes workspaces, keys and upstreams.")
+        return settings
     from sluicegate.keys.model import mint  # noqa: PLC0415
     from sluicegate.settings import KeyConfig, Secret  # noqa: PLC0415
 
@@ -105,7 +142,7 @@ def require_free(address: str, port: int) -> None:
             refuse(f"cannot listen on {_shown(address, port)}: {why}")
 
 
-def run(settings: "Settings", address: str) -> None:
+def run(settings: "Settings", address: str, location: "Location | None" = None) -> None:
     """Listen and serve until a signal ends it."""
     from granian.constants import HTTPModes, Interfaces, Loops, RuntimeModes  # noqa: PLC0415
     from granian.http import HTTP1Settings  # noqa: PLC0415
@@ -143,9 +180,13 @@ def run(settings: "Settings", address: str) -> None:
         respawn_failed_workers=True,
         workers_kill_timeout=math.ceil(server.drain_timeout) + CUT_SECONDS,
     )
-    names = ", ".join(upstream.name for upstream in settings.upstreams)
-    typer.echo(f"Sluicegate on http://{_shown(address, server.port)}/v1 · upstreams: {names}")
-    target = partial(create_app, settings, wall_seconds())
+    about = []
+    if settings.upstreams:
+        about.append(f"upstreams: {', '.join(upstream.name for upstream in settings.upstreams)}")
+    if location is not None:
+        about.append(f"database: {'PostgreSQL' if location.is_postgresql else location.sqlite_file}")
+    typer.echo(" · ".join([f"Sluicegate on http://{_shown(address, server.port)}/v1", *about]))
+    target = partial(create_app, settings, wall_seconds(), location)
     granian.serve(spawn_target=spawn, target_loader=target, wrap_loader=False)
 
 

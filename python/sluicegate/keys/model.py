@@ -65,11 +65,13 @@ class Principal(Struct, frozen=True, gc=False):
     kind: Kind = "client"
     # Of an admin key.
     role: RoleName | None = None
+    # A key of the settings, which no database knows.
+    is_configured: bool = False
 
 
 def principal(name: str, key: bytes) -> Principal:
     """The principal of a configured key."""
-    return Principal(name, f"key_{digest(key).hex()[:12]}")
+    return Principal(name, f"key_{digest(key).hex()[:12]}", is_configured=True)
 
 
 class Grant(Struct, frozen=True, gc=False):

@@ -209,6 +209,12 @@ async def look_up(view: View, key: str) -> Grant | None:
     return found
 
 
+async def has_clients(view: View) -> bool:
+    """Whether anybody has a key for models that is not revoked."""
+    alive = _alive & _table.c.revoked_at.is_(None) & (_table.c.kind == "client")
+    return bool((await view.execute(select(exists().where(alive)))).scalar())
+
+
 async def note_used(view: View, used: dict[str, int]) -> None:
     """Write when secrets were used last (secret's id → milliseconds); for `Database.note`, in batches."""
     for secret, at in used.items():

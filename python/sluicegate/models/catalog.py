@@ -122,6 +122,11 @@ class Catalog(Generic[U]):
         return self._default
 
     @property
+    def configured_default(self) -> str | None:
+        """The default as it was given, whoever serves it."""
+        return self._configured_default
+
+    @property
     def has_known_default(self) -> bool:
         """The default is configured or discovered, not a guess."""
         return self._default is not None and not self.is_fallback

@@ -41,7 +41,7 @@ class ModelsEndpoint:
     async def __call__(self, scope: dict[str, Any], _receive: Any, _send: Any) -> None:
         exchange = exchange_of(scope)
         head = exchange.head
-        principal = self._keys.authenticate(head.authorization, head.other_keys)
+        principal = await self._keys.find(head.authorization, head.other_keys)
         if _SCOPE not in principal.scopes:
             raise errors.missing_scope(_SCOPE)
         require_method(scope["method"], "GET, HEAD")

@@ -6,8 +6,11 @@ from typing import Generic, TypeVar
 
 from sluicegate.storage.database import Database
 from sluicegate.storage.errors import UnavailableError
-from sluicegate.storage.freshness import Freshness
+from sluicegate.storage.freshness import ANSWER_SECONDS, Freshness
+from sluicegate.storage.recent import Recent
 from sluicegate.storage.transaction import View
+
+__all__ = ["Cache", "Load", "Recent"]
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -17,41 +20,7 @@ Load = Callable[[View], Awaitable[tuple[str, V | None]]]
 
 # Look-ups at a time: a spray of unknown keys must not take all connections.
 _PARALLEL = 4
-
-
-class Recent(Generic[K, V]):
-    """At most `size` entries; what was not used for a while makes room.
-
-    Two halves: what is used moves to the young one, and the old one is dropped as a whole when the young is
-    full. A hit in the young half writes nothing, unlike a list of last uses.
-    """
-
-    __slots__ = ("_half", "_old", "_young")
-
-    def __init__(self, size: int) -> None:
-        self._half = max(size // 2, 1)
-        self._young: dict[K, V] = {}
-        self._old: dict[K, V] = {}
-
-    def get(self, key: K) -> V | None:
-        """The entry, if it is there."""
-        found = self._young.get(key)
-        if found is None:
-            found = self._old.get(key)
-            if found is not None:
-                self.put(key, found)
-        return found
-
-    def put(self, key: K, value: V) -> None:
-        """Keep an entry."""
-        if len(self._young) >= self._half and key not in self._young:
-            self._old = self._young
-            self._young = {}
-        self._young[key] = value
-        self._old.pop(key, None)
-
-    def __len__(self) -> int:
-        return len(self._young) + len(self._old)
+_DOWN = "The database does not answer, and what it would say is not known."
 
 
 class Cache(Generic[K, V]):
@@ -90,12 +59,18 @@ class Cache(Generic[K, V]):
         absent = self._absent.get(key)
         if absent is not None and self._freshness.is_valid(*absent):
             return None
+        if self._freshness.is_failing:
+            raise UnavailableError(_DOWN)
         task = self._loading.get(key)
         if task is None:
             task = self._loading[key] = asyncio.create_task(self._fetch(key, load))
             task.add_done_callback(lambda done: self._settle(key, done))
         # Shared: one that gives up must not take it from the others.
-        return await asyncio.shield(task)
+        done, _ = await asyncio.wait([task], timeout=ANSWER_SECONDS)
+        if not done:
+            self._freshness.note_failure()
+            raise UnavailableError(_DOWN)
+        return task.result()
 
     def __len__(self) -> int:
         return len(self._present)
@@ -118,9 +93,13 @@ class Cache(Generic[K, V]):
 
     async def _read(self, load: Load[V]) -> tuple[str, V | None]:
         try:
-            async with self._database.read() as view:
-                return await load(view)
-        except UnavailableError:
-            # A server that was restarted has closed its connections: the second try gets a new one.
-            async with self._database.read() as view:
-                return await load(view)
+            async with asyncio.timeout(ANSWER_SECONDS):
+                try:
+                    async with self._database.read() as view:
+                        return await load(view)
+                except UnavailableError:
+                    # A server that was restarted has closed its connections: the second try gets a new one.
+                    async with self._database.read() as view:
+                        return await load(view)
+        except TimeoutError:
+            raise UnavailableError(_DOWN) from None

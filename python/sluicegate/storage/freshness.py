@@ -19,6 +19,11 @@ from sluicegate.storage.errors import UnavailableError
 GRACE_SECONDS = 60.0
 # And it is asked again so often.
 RETRY_SECONDS = 1.0
+# A server that takes the connection and says nothing is down as well, after so long.
+ANSWER_SECONDS = 3.0
+# While it is down, nobody waits longer than this to learn whether it is back.
+_PATIENCE_SECONDS = 0.2
+_TOO_LONG = "The database has been down for too long; keys cannot be checked."
 # Changed workspaces that are remembered one by one; beyond that everything is read anew.
 _MOST_CHANGED = 10_000
 
@@ -52,6 +57,11 @@ class Freshness:
             return generation == self._seen
         return generation == self._failed and self._is_in_grace and monotonic() < self._retry_at
 
+    @property
+    def is_failing(self) -> bool:
+        """The database did not answer the last time, and is not due to be asked again."""
+        return self._failing_since is not None and monotonic() < self._retry_at
+
     def is_valid(self, workspace: str, stamp: int) -> bool:
         """Whether what was read of this workspace at `stamp` is unchanged, as of the last `refresh`."""
         if workspace == ANY:
@@ -64,11 +74,21 @@ class Freshness:
         Raises UnavailableError when the database has been down for longer than the grace period.
         """
         if self._failing_since is not None and not self._is_in_grace and monotonic() < self._retry_at:
-            raise UnavailableError("The database has been down for too long; keys cannot be checked.")
+            raise UnavailableError(_TOO_LONG)
         if self._running is None:
             self._running = asyncio.create_task(self._refresh())
             self._running.add_done_callback(self._forget_task)
-        await asyncio.shield(self._running)
+        running = self._running
+        known = self._failing_since is not None and self._database.shared.generation == self._failed
+        limit = _PATIENCE_SECONDS if known and self._is_in_grace else ANSWER_SECONDS
+        done, _ = await asyncio.wait([running], timeout=limit)
+        if done:
+            # What it raised, too.
+            return running.result()
+        self.note_failure()
+        if not self._is_in_grace:
+            raise UnavailableError(_TOO_LONG)
+        return None
 
     def note_contact(self) -> None:
         """The database has answered."""
@@ -95,12 +115,13 @@ class Freshness:
         # Read before the query: a change that is committed later has a later number.
         seen = self._database.shared.generation
         try:
-            row, changed = await self._query()
-        except UnavailableError:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                row, changed = await self._query()
+        except (UnavailableError, TimeoutError) as error:
             # What is missed now is found by the next one that succeeds: `_seen` stays behind.
             self.note_failure()
             if not self._is_in_grace:
-                raise
+                raise UnavailableError(_TOO_LONG) from error
             return
         self.note_contact()
         if row != self._row or changed:

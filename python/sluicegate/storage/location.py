@@ -73,6 +73,19 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> Location:
     )
 
 
+def in_use(data_dir: str | None = None, environ: Mapping[str, str] = os.environ) -> Location | None:
+    """The database that `serve` uses; None: the settings alone.
+
+    One is used where somebody asks for it (`data_dir`, `SLUICEGATE_DATA_DIR`, `SLUICEGATE_DATABASE_URL`), and
+    where the default data directory has one. Raises UnavailableError for a URL that is not of PostgreSQL.
+    """
+    if data_dir is not None:
+        environ = {**environ, "SLUICEGATE_DATA_DIR": data_dir}
+    location = from_environment(environ)
+    asked = environ.get("SLUICEGATE_DATA_DIR", "").strip() or location.is_postgresql
+    return location if asked or location.sqlite_file.exists() else None
+
+
 def _default_dir(environ: Mapping[str, str]) -> Path:
     """Where the XDG rules put a user's data."""
     home = environ.get("XDG_DATA_HOME", "").strip()

@@ -7,7 +7,7 @@ from contextlib import suppress
 from sluicegate.clock import monotonic
 from sluicegate.storage.database import CHANNEL, CONNECT_SECONDS, Database
 from sluicegate.storage.errors import StorageError
-from sluicegate.storage.freshness import Freshness
+from sluicegate.storage.freshness import ANSWER_SECONDS, Freshness
 
 # The net below the shared file and LISTEN: changes made on other machines, or by a process that was killed
 # between its commit and its word about it.
@@ -53,8 +53,21 @@ class Watcher:
         if not self._database.shared.is_current:
             with suppress(StorageError):
                 self._database.reopen_shared()
+        question = asyncio.create_task(self._database.row_generation())
+        # To be read, whatever comes of it: nobody may be waiting any more.
+        question.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:
-            row = await self._database.row_generation()
+            # Not `wait_for`: breaking off a question to a server that is silent takes as long again.
+            await asyncio.wait([question], timeout=ANSWER_SECONDS)
+        except asyncio.CancelledError:
+            question.cancel()
+            raise
+        if not question.done():
+            question.cancel()
+            self._freshness.note_failure()
+            return
+        try:
+            row = question.result()
         except StorageError:
             self._freshness.note_failure()
             return

@@ -20,7 +20,7 @@ PERIOD = 300.0
 FIRST_RETRY = 5.0
 # More models than any server has; the list is kept in memory and copied into each answer.
 _MOST_MODELS = 10_000
-_LONGEST_CONTEXT = 100_000_000
+LONGEST_CONTEXT = 100_000_000
 # The end of the year 9999: what is beyond is no time in seconds.
 _LAST_SECOND = 253_402_300_799
 
@@ -29,7 +29,9 @@ Models = Mapping[str, int | None]
 Learn = Callable[[str, Models | None], None]
 
 
-class _Card(Struct):
+class Card(Struct):
+    """One entry of a list of models, as far as it is read."""
+
     id: str
     # Some servers write a float or a text here: that is no reason to refuse the list.
     created: Any = None
@@ -43,13 +45,13 @@ class _Card(Struct):
         """The length of the model's context, where the card tells it."""
         meta = self.meta.get("n_ctx") if isinstance(self.meta, dict) else None
         for given in (self.max_model_len, self.context_length, self.context_window, meta):
-            if type(given) is int and 0 < given <= _LONGEST_CONTEXT:
+            if type(given) is int and 0 < given <= LONGEST_CONTEXT:
                 return given
         return None
 
 
 class _List(Struct):
-    data: list[_Card]
+    data: list[Card]
 
 
 _decoder = msgspec.json.Decoder(_List)
@@ -149,17 +151,25 @@ class Discovery:
         )
         if reply.failure is not None:
             return {}, reply.failure.cause
-        try:
-            cards = _decoder.decode(reply.body).data
-        except msgspec.MsgspecError:
+        found = read_cards(reply.body)
+        if found is None:
             return {}, "upstream_invalid_answer"
-        found: dict[str, _Card] = {}
-        for card in cards[:_MOST_MODELS]:
-            if card.id and card.id.isprintable():
-                found.setdefault(card.id, card)
         lengths = {model: tokens for model, card in found.items() if (tokens := card.tokens()) is not None}
         upstream.learn_context(lengths)
         return {model: _seconds(card.created) for model, card in found.items()}, "upstream_empty"
+
+
+def read_cards(body: bytes) -> dict[str, Card] | None:
+    """The entries of a list of models by their ids; None for what is no such list."""
+    try:
+        cards = _decoder.decode(body).data
+    except msgspec.MsgspecError:
+        return None
+    found: dict[str, Card] = {}
+    for card in cards[:_MOST_MODELS]:
+        if card.id and card.id.isprintable():
+            found.setdefault(card.id, card)
+    return found
 
 
 def _seconds(created: Any) -> int | None:

@@ -9,23 +9,37 @@ LONGEST_PAUSE = 60.0
 # The core cuts Retry-After at 120 s; this is only the net below.
 LONGEST_PENALTY = 120.0
 _MOST_PENALTIES = 1024
+# Causes with which a server answers nothing else either. A missing list of models says nothing.
+OUT = frozenset(
+    {
+        "upstream_connect_error",
+        "upstream_dns_error",
+        "upstream_address_forbidden",
+        "upstream_tls_error",
+        "upstream_timeout",
+        "upstream_auth_error",
+    }
+)
 
 
 class Health:
     """The changing part of an upstream, in one worker."""
 
-    __slots__ = ("_failures", "_limited", "_open_until", "_pause")
+    __slots__ = ("_failures", "_limited", "_open_until", "_pause", "_reported")
 
     def __init__(self) -> None:
         self._failures = 0
         self._pause = FIRST_PAUSE
         self._open_until = 0.0
+        # The last question for its models found nobody there.
+        self._reported = False
         # By upstream model: providers limit each model on its own.
         self._limited: dict[str, float] = {}
 
     def succeeded(self) -> None:
         """An answer began as it should."""
-        if self._failures:
+        if self._failures or self._reported:
+            self._reported = False
             self._failures = 0
             self._pause = FIRST_PAUSE
             self._open_until = 0.0
@@ -62,9 +76,13 @@ class Health:
 
     def is_open(self, now: float) -> bool:
         """The breaker is open: ask somebody else if there is somebody."""
-        return now < self._open_until
+        return self._reported or now < self._open_until
+
+    def report(self, error: str | None) -> None:
+        """What the last question for its models gave; until the next one, or until an answer begins."""
+        self._reported = error in OUT
 
     @property
     def is_spotless(self) -> bool:
         """Nothing is held against this server; the usual case, and one attribute check."""
-        return not self._failures and not self._limited
+        return not self._failures and not self._limited and not self._reported

@@ -19,15 +19,29 @@ _MOST_MODELS = 1024
 class Upstream:
     """One configured server in one worker."""
 
-    __slots__ = ("_learned", "_refuses_stream_options", "config", "handle", "health", "name", "profile")
+    __slots__ = (
+        "__weakref__",
+        "_asked_at",
+        "_learned",
+        "_refuses_stream_options",
+        "config",
+        "handle",
+        "health",
+        "name",
+        "profile",
+    )
 
-    def __init__(self, config: UpstreamConfig, handle: "Handle") -> None:
-        """Raises ValueError for a kind that is none."""
+    def __init__(self, config: UpstreamConfig, handle: "Handle", health: Health | None = None) -> None:
+        """`health`: of the same server before its configuration changed.
+
+        Raises ValueError for a kind that is none.
+        """
         self.config = config
         self.handle = handle
         self.name = config.name
         self.profile = profile_named(config.kind, config.base_url)
-        self.health = Health()
+        self.health = health or Health()
+        self._asked_at: int | None = None
         self._learned: Mapping[str, int] = {}
         self._refuses_stream_options: frozenset[str] = frozenset()
 
@@ -39,6 +53,14 @@ class Upstream:
     def learn_context(self, lengths: Mapping[str, int]) -> None:
         """What the server tells of the context lengths of its models, in tokens."""
         self._learned = lengths
+
+    def note_asked(self, at: int | None, error: str | None) -> None:
+        """The cause that the last question for its models failed with. Told once: an answer since then counts
+        more.
+        """
+        if at != self._asked_at:
+            self._asked_at = at
+            self.health.report(error)
 
     def context_length(self, model: str) -> int | None:
         """Tokens of the model's context: as set, else as the server tells; None where nobody knows."""

@@ -117,6 +117,18 @@ class Discovered(Struct, frozen=True, kw_only=True):
     error: str | None
 
 
+NOTHING_LEARNED = Discovered(models=(), learned_at=None, asked_at=None, error=None)
+
+
+class Usable(Struct, frozen=True):
+    """One upstream that a workspace may call, with what is needed for it."""
+
+    record: UpstreamRecord
+    # They never print. None: they cannot be opened, because somebody has moved or altered them.
+    credentials: Credentials | None
+    discovered: Discovered
+
+
 def origin_of(base_url: str) -> str:
     """`scheme://host:port`, lower case, with the port that the scheme implies."""
     parts = urlsplit(base_url)

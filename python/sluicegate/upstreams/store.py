@@ -10,18 +10,20 @@ from sluicegate.ids import PLATFORM, IdSource
 from sluicegate.settings import Secret
 from sluicegate.storage import schema
 from sluicegate.storage.codec import checked, decode, encode
-from sluicegate.storage.errors import InUseError, InvalidError, NameTakenError, NotFoundError
+from sluicegate.storage.errors import InUseError, InvalidError, NameTakenError, NotFoundError, SecretsError
 from sluicegate.storage.page import FIRST, Page, PageQuery, page_of, paged
 from sluicegate.storage.scope import contains, require_version, require_workspace
 from sluicegate.storage.transaction import Change, View
 from sluicegate.storage.vault import place_of
 from sluicegate.upstreams.record import (
     NO_CREDENTIALS,
+    NOTHING_LEARNED,
     Credentials,
     Discovered,
     LearnedModel,
     UpstreamDraft,
     UpstreamRecord,
+    Usable,
     origin_of,
 )
 
@@ -105,6 +107,18 @@ async def usable(view: View, workspace: str) -> tuple[UpstreamRecord, ...]:
     return tuple(await _records(view, own + offered))
 
 
+async def in_use(view: View, workspace: str) -> tuple[Usable, ...]:
+    """As `usable`, with their secrets and with what was learned of them."""
+    rows = (await view.execute(_usable(workspace).order_by(_table.c.id))).all()
+    secrets = {row.id: await _openable(view, row) for row in rows}
+    query = select(_discoveries).where(_discoveries.c.upstream.in_(secrets))
+    learned = {row.upstream: _discovered(row) for row in (await view.execute(query)).all()}
+    return tuple(
+        Usable(record, secrets[record.id], learned.get(record.id, NOTHING_LEARNED))
+        for record in await usable(view, workspace)
+    )
+
+
 async def credentials_of(view: View, workspace: str, upstream: str) -> Credentials:
     """Key and headers of an upstream that the workspace may call, to be sent to its origin only.
 
@@ -113,7 +127,18 @@ async def credentials_of(view: View, workspace: str, upstream: str) -> Credentia
     row = (await view.execute(_usable(workspace).where(_table.c.id == upstream))).first()
     if row is None:
         raise NotFoundError(_KIND, upstream)
-    owner = row.workspace
+    return await _credentials(view, row)
+
+
+async def _openable(view: View, row: Row[Any]) -> Credentials | None:
+    try:
+        return await _credentials(view, row)
+    except SecretsError:
+        return None
+
+
+async def _credentials(view: View, row: Row[Any]) -> Credentials:
+    upstream, owner = row.id, row.workspace
     key, headers = None, dict[str, str]()
     if row.api_key is not None:
         place = _place(upstream, "api_key", owner, row.base_url)
@@ -178,8 +203,10 @@ async def discovered(view: View, workspace: str, upstream: str) -> Discovered:
         raise NotFoundError(_KIND, upstream)
     query = select(_discoveries).where(_discoveries.c.upstream == upstream)
     row = (await view.execute(query)).first()
-    if row is None:
-        return Discovered(models=(), learned_at=None, asked_at=None, error=None)
+    return NOTHING_LEARNED if row is None else _discovered(row)
+
+
+def _discovered(row: Row[Any]) -> Discovered:
     return Discovered(
         models=decode(row.models, tuple[LearnedModel, ...]),
         learned_at=row.learned_at,

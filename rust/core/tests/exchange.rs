@@ -55,6 +55,8 @@ impl Upstream {
             allow_private_networks: Vec::new(),
             ca_pem: None,
             http2: false,
+            trusted: true,
+            exact: false,
         };
         Arc::new(Target::new(config).unwrap())
     }

@@ -160,6 +160,19 @@ fn no_wrapping_hides_a_forbidden_address() {
 }
 
 #[test]
+fn what_a_tenant_writes_allows_nothing() {
+    for (text, range) in PRIVATE {
+        let hint = refused(&Guard::untrusted(Vec::new()), ip(text)).unwrap_or_else(|| panic!("{text} passed"));
+        assert!(hint.contains("allow_private_networks"), "{text}: {hint}");
+        assert_eq!(refused(&Guard::untrusted(ranges(&[range])), ip(text)), None, "{text} in {range}");
+    }
+    for text in NEVER_V4.iter().chain(&NEVER_V6) {
+        assert!(refused(&Guard::untrusted(ranges(&["0.0.0.0/0", "::/0"])), ip(text)).is_some(), "{text} passed");
+    }
+    assert_eq!(refused(&Guard::untrusted(Vec::new()), ip("8.8.8.8")), None);
+}
+
+#[test]
 fn private_addresses_are_refused_for_a_name_and_allowed_by_the_list() {
     for (text, range) in PRIVATE {
         let name = Guard::new("models.example.com", Vec::new());

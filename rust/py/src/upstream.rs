@@ -38,7 +38,7 @@ impl Upstream {
     #[new]
     #[pyo3(signature = (base_url, *, api_key = None, headers = Vec::new(), connect_timeout = 5.0, first_event_timeout = 300.0,
         idle_timeout = 120.0, total_timeout = 1800.0, pool_idle_timeout = 25.0, max_event_bytes = 1_048_576,
-        max_answer_bytes = 67_108_864, allow_private_networks = Vec::new(), ca_file = None, http2 = true))]
+        max_answer_bytes = 67_108_864, allow_private_networks = Vec::new(), ca_file = None, http2 = true, trusted = true, exact = false))]
     #[allow(clippy::too_many_arguments)] // named one by one in Python
     fn new(
         base_url: String,
@@ -54,6 +54,8 @@ impl Upstream {
         allow_private_networks: Vec<String>,
         ca_file: Option<std::path::PathBuf>,
         http2: bool,
+        trusted: bool,
+        exact: bool,
     ) -> PyResult<Self> {
         let ca_pem = match ca_file {
             Some(path) => Some(
@@ -79,6 +81,8 @@ impl Upstream {
             allow_private_networks,
             ca_pem,
             http2,
+            trusted,
+            exact,
         };
         let target = Target::new(config.clone()).map_err(PyValueError::new_err)?;
         Ok(Upstream { config, target: Mutex::new((runtime::forks(), Arc::new(target))) })

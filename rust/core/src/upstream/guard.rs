@@ -75,6 +75,11 @@ impl Guard {
         Guard { allowed, named }
     }
 
+    /// For a base URL that a tenant wrote: that it names an address allows nothing.
+    pub fn untrusted(allowed: Vec<Cidr>) -> Self {
+        Guard { allowed, named: Named::Name }
+    }
+
     /// May the connector connect to this address?
     pub fn check(&self, address: IpAddr) -> Result<(), Error> {
         let forbidden = |hint: &str| Err(Error::AddressForbidden { hint: hint.to_owned() });
@@ -91,7 +96,7 @@ impl Guard {
                 Named::Name => false,
             };
             if !written {
-                return forbidden("Its name resolves to a private address: if that is right, add its range to allow_private_networks in the settings (or SLUICEGATE_ALLOW_PRIVATE_NETWORKS).");
+                return forbidden("It is a private address or a name of one: if that is right, add its range to allow_private_networks in the settings (or SLUICEGATE_ALLOW_PRIVATE_NETWORKS).");
             }
         }
         Ok(())

@@ -34,6 +34,10 @@ pub struct TargetConfig {
     pub ca_pem: Option<Vec<u8>>,
     /// Offer HTTP/2 by ALPN.
     pub http2: bool,
+    /// Whoever wrote the base URL may reach a private address by naming it there: an operator may, a tenant not.
+    pub trusted: bool,
+    /// The base URL is the whole address, such as that of `/api/show`: nothing is appended.
+    pub exact: bool,
 }
 
 /// A checked configuration and its pool of connections.
@@ -101,15 +105,17 @@ impl Target {
         let scheme = if url.https { "https" } else { "http" };
         let uri = |path: &str| -> Result<(Uri, Uri), String> {
             let wrong = |_| "base_url: it does not make a valid address".to_owned();
-            let origin_form = format!("{}{path}", url.path).parse().map_err(wrong)?;
-            let absolute = format!("{scheme}://{host_header}{}{path}", url.path).parse().map_err(wrong)?;
+            let path = if config.exact { "" } else { path };
+            let root = if config.exact && url.path.is_empty() { "/" } else { &url.path };
+            let origin_form = format!("{root}{path}").parse().map_err(wrong)?;
+            let absolute = format!("{scheme}://{host_header}{root}{path}").parse().map_err(wrong)?;
             Ok((origin_form, absolute))
         };
         Ok(Target {
             uris: [uri("/chat/completions")?, uri("/completions")?, uri("/embeddings")?, uri("/models")?],
             host_header: HeaderValue::from_str(&host_header)
                 .map_err(|_| "base_url: the host is not valid".to_owned())?,
-            guard: Guard::new(&url.host, allowed),
+            guard: if config.trusted { Guard::new(&url.host, allowed) } else { Guard::untrusted(allowed) },
             pool: Pool::new(),
             tls,
             host: url.host,

@@ -1,0 +1,70 @@
+"""Which upstreams have to be asked again, by whom, and what the answer changes."""
+
+from typing import NamedTuple
+
+from sqlalchemy import exists, insert, or_, select, update
+
+from sluicegate.ids import PLATFORM
+from sluicegate.storage import schema
+from sluicegate.storage.transaction import View
+from sluicegate.upstreams.record import LearnedModel
+
+_table = schema.upstreams
+_discoveries = schema.discoveries
+_alive = _table.c.deleted_at.is_(None) & _table.c.enabled.is_(True)
+
+
+class Due(NamedTuple):
+    """An upstream that should be asked: its owner, its id, and when it was asked last."""
+
+    workspace: str
+    upstream: str
+    asked_at: int | None
+
+
+async def due(view: View, period_ms: int, retry_ms: int, limit: int) -> tuple[Due, ...]:
+    """Those never asked, then those whose last answer is `period_ms` old, or `retry_ms` if it failed."""
+    asked, spaces = _discoveries.c.asked_at, schema.workspaces
+    query = (
+        select(_table.c.workspace, _table.c.id, asked)
+        .join(spaces, spaces.c.id == _table.c.workspace)
+        .outerjoin(_discoveries, _discoveries.c.upstream == _table.c.id)
+        .where(
+            _alive,
+            or_(spaces.c.deleted_at.is_(None), spaces.c.id == PLATFORM),
+            or_(
+                asked.is_(None),
+                asked < view.now - period_ms,
+                _discoveries.c.error.is_not(None) & (asked < view.now - retry_ms),
+            ),
+        )
+        .order_by(asked.is_not(None), asked)
+        .limit(limit)
+    )
+    return tuple(Due(row.workspace, row.id, row.asked_at) for row in (await view.execute(query)).all())
+
+
+async def claim(view: View, found: Due) -> bool:
+    """Take the question upon oneself; False where somebody else has, on this machine or another."""
+    mine = _discoveries.c.upstream == found.upstream
+    unchanged = mine & (
+        _discoveries.c.asked_at.is_(None)
+        if found.asked_at is None
+        else _discoveries.c.asked_at == found.asked_at
+    )
+    if (await view.execute(update(_discoveries).where(unchanged).values(asked_at=view.now))).rowcount:
+        return True
+    if (await view.execute(select(exists().where(mine)))).scalar():
+        return False
+    row = {"upstream": found.upstream, "models": "[]", "asked_at": view.now}
+    await view.execute(insert(_discoveries).values(row))
+    return True
+
+
+def differs(
+    before: tuple[LearnedModel, ...],
+    after: tuple[LearnedModel, ...] | None,
+    errors: tuple[str | None, str | None],
+) -> bool:
+    """Whether views have to be built anew: other models, or a server that began or ceased to fail."""
+    return (after is not None and after != before) or bool(errors[0]) != bool(errors[1])
