@@ -11,6 +11,7 @@ pub mod inline;
 pub mod json;
 pub mod launch;
 pub mod relay;
+pub mod responses;
 pub mod shared;
 pub mod sse;
 pub mod tokens;

@@ -60,6 +60,10 @@ impl Request {
         self.scanned.n
     }
     #[getter]
+    fn store(&self) -> bool {
+        self.scanned.store
+    }
+    #[getter]
     fn message_count(&self) -> usize {
         self.scanned.message_count
     }
