@@ -135,7 +135,13 @@ def stop(process: subprocess.Popen[bytes]) -> int:
 
 @contextmanager
 def gateway(
-    settings: str, folder: Path, *, keys: str, workers: int = 1, within: Sequence[str] = ()
+    settings: str,
+    folder: Path,
+    *,
+    keys: str,
+    workers: int = 1,
+    within: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[Server]:
     """`sluicegate serve` with this settings file, ready to answer."""
     port = free_port()
@@ -146,7 +152,7 @@ def gateway(
         arguments,
         port,
         folder / "gateway.log",
-        environment={"SLUICEGATE_API_KEYS": keys},
+        environment={"SLUICEGATE_API_KEYS": keys, **(environment or {})},
         within=within,
         ready=lambda p: answers(p, "/readyz"),
     ) as server:

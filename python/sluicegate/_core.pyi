@@ -57,6 +57,9 @@ class Request:
     def input_count(self) -> int:
         """Texts in `prompt` or `input` that are answered each for itself; 1 for a chat."""
     @property
+    def body(self) -> bytes:
+        """As it came."""
+    @property
     def size(self) -> int: ...
     def compose(
         self, recipe: Recipe, model: str | None, include_usage: bool, max_tokens: int | None

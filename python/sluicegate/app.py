@@ -12,12 +12,15 @@ from sluicegate import engine as core
 from sluicegate import errors
 from sluicegate.assistants import configured as assistants
 from sluicegate.chat import endpoint as chat
+from sluicegate.chat import routes as stored_chats
 from sluicegate.chat.directory import SettingsDirectory, View
+from sluicegate.chat.keep import StoredChats
 from sluicegate.chat.pipeline import Parts
 from sluicegate.chat.stored import StoredDirectory
 from sluicegate.chat.window import ByteEstimate, ContextWindows
 from sluicegate.clock import wall_seconds
 from sluicegate.completions import endpoint as completions
+from sluicegate.conversations import routes as conversations
 from sluicegate.embeddings import endpoint as embeddings
 from sluicegate.errors import GatewayError
 from sluicegate.fallback import FALLBACK_DEFAULT
@@ -30,8 +33,12 @@ from sluicegate.http.router import ExactRouter
 from sluicegate.keys.authenticate import Authenticator, NoGrants
 from sluicegate.models import routes as models
 from sluicegate.models.catalog import Catalog, Source
+from sluicegate.responses import endpoint as responses
+from sluicegate.responses.memory import Memory
+from sluicegate.responses.pipeline import ResponsesPipeline
 from sluicegate.settings import Settings, UpstreamConfig
 from sluicegate.storage.errors import StorageError
+from sluicegate.storage.shelf import Shelf
 from sluicegate.telemetry.logs import Log
 from sluicegate.upstreams.discover import Discovery, Models
 from sluicegate.upstreams.kept import KeptUpstreams
@@ -94,6 +101,7 @@ class Gateway:
         restricted = {key.name: key.models for key in settings.keys if key.models is not None}
         self._keys = Authenticator(((key.name, key.key.reveal()) for key in settings.keys), restricted)
         self._keys.grants = None if location is None else NoGrants()
+        self._shelf = Shelf(configured=location is not None)
         parts = Parts(
             keys=self._keys,
             bodies=BodyReader(server.max_body_bytes, server.body_timeout, server.body_min_rate),
@@ -106,14 +114,21 @@ class Gateway:
             ledger=Ledger(self._log),
             watches=ClientWatches(),
             keep_alive=server.stream_keep_alive,
+            chats=StoredChats(self._shelf),
         )
+        self._responses = ResponsesPipeline(parts, Memory(self._shelf))
         self._drain_timeout = server.drain_timeout
         self._draining = False
         self._cut: asyncio.Task[None] | None = None
         self.asgi = self._assemble(parts)
 
     def _assemble(self, parts: Parts) -> Envelope:
-        routes = [chat.route(parts), completions.route(parts), embeddings.route(parts)]
+        door = (self._keys, parts.bodies, self._shelf)
+        stored = stored_chats.stored(*door)
+        routes = [chat.route(parts, stored), completions.route(parts), embeddings.route(parts)]
+        routes += stored_chats.routes(stored)
+        routes += responses.routes(self._responses, *door)
+        routes += conversations.routes(*door)
         routes += models.routes(self._keys, self._directory)
         router = ExactRouter(routes, redirect_slashes=False, default=self._other, lifespan=self._lifespan)
         return Envelope(router, self._other, self._report)
@@ -185,8 +200,10 @@ class Gateway:
             self._draining = True
             opening.cancel()
             await self._discovery.stop()
+            await self._responses.close()
             if self.survey is not None:
                 await self.survey.stop()
+            await self._shelf.close()
             if self.records is not None:
                 await self.records.close()
             await self._engine.close()
@@ -199,6 +216,7 @@ class Gateway:
             return
         # Here, not at the top: who needs no database must not wait for this import.
         from sluicegate.records import Records  # noqa: PLC0415
+        from sluicegate.storage.group import GroupWriter  # noqa: PLC0415
         from sluicegate.upstreams.survey import Survey  # noqa: PLC0415
 
         while self.records is None:
@@ -210,6 +228,7 @@ class Gateway:
         self.records.start()
         self._keys.grants, stored.spaces = self.records.keys, self.records.spaces
         database = self.records.database
+        self._shelf.open(database, GroupWriter(database))
         self.survey = Survey(database, self._engine, open_handle, self._networks, self._log)
         self.survey.start()
 

@@ -24,6 +24,7 @@ LAYERS = (
         "members",
         "limits",
         "history",
+        "conversations",
         "quality",
         "usage",
         "models",
@@ -43,6 +44,7 @@ IMPORTABLE = {"client": {"engine", "fallback"}, "sse": {"engine"}}
 ALLOWED = {
     ("completions", "chat"),
     ("embeddings", "chat"),
+    ("responses", "chat"),
     ("cli", "demo"),
     ("errors", "ids"),
     ("settings", "toml_lines"),

@@ -12,6 +12,7 @@ from fakes.asgi import Answer, request
 from fakes.engine import FakeEngine, FakeRecipe, FakeReply, FakeRequest, FakeUpstream
 from sluicegate.assistants.model import Assistant, AssistantSpec
 from sluicegate.chat.directory import View
+from sluicegate.chat.keep import StoredChats
 from sluicegate.chat.pipeline import Parts, Pipeline
 from sluicegate.chat.prepare import CHAT
 from sluicegate.chat.window import ByteEstimate, ContextWindows
@@ -24,6 +25,7 @@ from sluicegate.keys.model import Principal
 from sluicegate.models.catalog import Catalog, Source
 from sluicegate.models.routes import ModelsEndpoint
 from sluicegate.settings import UpstreamConfig
+from sluicegate.storage.shelf import Shelf
 from sluicegate.telemetry.logs import Log
 from sluicegate.upstreams.model import Upstream
 from sluicegate.upstreams.select import RetryBudget
@@ -97,6 +99,7 @@ class Gateway:
         scan: Any = FakeRequest
         recipe: Any = FakeRecipe
         parts = Parts(
+            chats=StoredChats(Shelf(configured=False)),
             keys=self.keys,
             bodies=BodyReader(1 << 20, 10.0, 1),
             scan=scan,

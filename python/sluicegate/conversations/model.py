@@ -19,6 +19,7 @@ _PREFIXES = {
     "function_call_output": IdSource("fco_"),
     "reasoning": IdSource("rs_"),
 }
+_PARTS = ("input_text", "output_text", "refusal", "input_image", "input_file", "input_audio")
 # Items of tools that run at OpenAI: no upstream behind a gateway has them.
 ITEM_TYPES = (*_PREFIXES, "item_reference")
 
@@ -137,14 +138,16 @@ def _part(part: Any, at: str, role: str) -> Json:
         return dict(part)
     raise errors.bad_request(
         "invalid_value",
-        f"'{at}.type' must be one of: input_text, output_text, refusal, input_image, input_file, input_audio.",
+        f"'{at}.type' must be one of: {', '.join(_PARTS)}.",
         f"{at}.type",
     )
 
 
 def _no_files(param: str, instead: str) -> errors.GatewayError:
     return errors.bad_request(
-        "missing_required_parameter", f"'{param}' is missing: the gateway keeps no files. Send {instead}.", param
+        "missing_required_parameter",
+        f"'{param}' is missing: the gateway keeps no files. Send {instead}.",
+        param,
     )
 
 
@@ -164,7 +167,16 @@ def _wrong_type(param: str, wanted: str, value: Any) -> errors.GatewayError:
         return errors.bad_request(
             "missing_required_parameter", f"'{param}' is missing. Send {wanted}.", param
         )
-    names = {bool: "a bool", int: "a number", float: "a number", str: "a text", list: "a list", dict: "an object"}
     return errors.bad_request(
-        "invalid_type", f"'{param}' must be {wanted}, not {names.get(type(value), 'that')}.", param
+        "invalid_type", f"'{param}' must be {wanted}, not {_NAMES.get(type(value), 'that')}.", param
     )
+
+
+_NAMES = {
+    bool: "a bool",
+    int: "a number",
+    float: "a number",
+    str: "a text",
+    list: "a list",
+    dict: "an object",
+}

@@ -23,9 +23,7 @@ async def create(view: View, owner: Owner, metadata: dict[str, str], items: list
     """A new conversation, with items in it."""
     made = Conversation(_ids.next(), metadata, view.now)
     row = {"id": made.id, "workspace": owner.workspace, "owner": owner.key}
-    await view.execute(
-        insert(_table).values(**row, metadata=encode(metadata), created_at=made.created_at)
-    )
+    await view.execute(insert(_table).values(**row, metadata=encode(metadata), created_at=made.created_at))
     await insert_items(view, owner, items, conversation=made.id)
     return made
 
@@ -39,9 +37,7 @@ async def get(view: View, owner: Owner, conversation: str) -> Conversation:
     return Conversation(row.id, decode(row.metadata, dict), row.created_at)
 
 
-async def set_metadata(
-    view: View, owner: Owner, conversation: str, metadata: dict[str, str]
-) -> Conversation:
+async def set_metadata(view: View, owner: Owner, conversation: str, metadata: dict[str, str]) -> Conversation:
     """Replace its metadata. Raises NotFoundError."""
     await get(view, owner, conversation)
     await view.execute(update(_table).where(_mine(owner, conversation)).values(metadata=encode(metadata)))
@@ -103,7 +99,7 @@ async def referenced(view: View, owner: Owner, refs: list[str]) -> dict[str, Jso
     return {row.id: decode(row.body, dict) for row in (await view.execute(query)).all()}
 
 
-async def insert_items(
+async def insert_items(  # noqa: PLR0913 (where they belong)
     view: View,
     owner: Owner,
     items: list[Json],
@@ -127,9 +123,7 @@ async def insert_items(
 _ROWS = 1000
 
 
-async def items_page(
-    view: View, where: "ColumnElement[bool]", window: Window
-) -> tuple[list[Json], bool]:
+async def items_page(view: View, where: "ColumnElement[bool]", window: Window) -> tuple[list[Json], bool]:
     """Items in pages; `after` is the id of the last one seen."""
     query = select(_items.c.body, _items.c.sequence).where(where)
     order = _items.c.sequence.desc() if window.newest_first else _items.c.sequence

@@ -140,8 +140,8 @@ def metadata_of(value: Any, param: str = "metadata") -> dict[str, str]:
     ):
         raise errors.bad_request(
             "invalid_value",
-            f"'{param}' has more than {_MOST_PAIRS} pairs, a key of more than {_LONGEST_KEY} characters, or a "
-            f"value of more than {_LONGEST_VALUE}. Send less.",
+            f"'{param}' has more than {_MOST_PAIRS} pairs, a key of more than {_LONGEST_KEY} characters, or "
+            f"a value of more than {_LONGEST_VALUE}. Send less.",
             param,
         )
     return dict(value)
@@ -151,4 +151,3 @@ def listed(items: list[Json], *, has_more: bool) -> Json:
     """OpenAI's page of a list."""
     first, last = (items[0]["id"], items[-1]["id"]) if items else (None, None)
     return {"object": "list", "data": items, "first_id": first, "last_id": last, "has_more": has_more}
-

@@ -44,7 +44,12 @@ class Turn(Struct, frozen=True, kw_only=True):
 async def save(view: View, owner: Owner, turn: Turn) -> None:
     """Keep a response that has ended, and what it adds to its conversation."""
     kept = turn.kept
-    row = {"id": kept.id, "workspace": owner.workspace, "owner": owner.key, "status": kept.status}
+    row: dict[str, str | None] = {
+        "id": kept.id,
+        "workspace": owner.workspace,
+        "owner": owner.key,
+        "status": kept.status,
+    }
     row |= {"previous": kept.previous, "body": kept.body}
     await view.execute(insert(_table).values(**row, created_at=view.now, touched_at=view.now))
     await _save_items(view, owner, turn)
@@ -79,7 +84,7 @@ async def find(view: View, owner: Owner, response: str) -> Kept:
 
 
 async def chain(view: View, owner: Owner, response: str) -> tuple[Kept, list[Json]]:
-    """A response, and all items up to its end in their order. Raises NotFoundError for the one that is gone."""
+    """A response, and all items up to its end. Raises NotFoundError for the one that is gone."""
     last = await find(view, owner, response)
     step = select(_table.c.id, _table.c.previous, literal(0).label("depth")).where(_mine(owner, response))
     turns = step.cte("turns", recursive=True)

@@ -282,8 +282,8 @@ idempotency = Table(
     Index("ix_idempotency_created_at", "created_at"),
 )
 
-# What clients keep over OpenAI's own endpoints. `owner` is the key; neither it nor the workspace has to have a
-# row of its own, as keys and workspace of the settings have none.
+# What clients keep over OpenAI's own endpoints. `owner` is the key. Neither it nor the workspace need have a
+# row of its own: those of the settings have none.
 kept_conversations = Table(
     "kept_conversations",
     metadata,
@@ -313,9 +313,7 @@ kept_responses = Table(
 kept_items = Table(
     "kept_items",
     metadata,
-    Column(
-        "sequence", BigInteger().with_variant(Integer(), "sqlite"), primary_key=True, autoincrement=True
-    ),
+    Column("sequence", BigInteger().with_variant(Integer(), "sqlite"), primary_key=True, autoincrement=True),
     # A client may send an item back, so that the same id comes twice.
     Column("id", Text, nullable=False, index=True),
     Column("workspace", Text, nullable=False),

@@ -33,9 +33,9 @@ class Shelf:
 
     async def read(self, query: "Callable[[View], Awaitable[T]]") -> T:
         """Run some queries. Raises 503, and what `query` raises."""
+        if self._database is None:
+            raise unavailable()
         try:
-            if self._database is None:
-                raise UnavailableError("The database has not answered since the start.")
             async with self._database.read() as view:
                 return await query(view)
         except UnavailableError:
@@ -46,9 +46,9 @@ class Shelf:
 
         Raises 503, and what `step` raises.
         """
+        if self._writer is None:
+            raise unavailable()
         try:
-            if self._writer is None:
-                raise UnavailableError("The database has not answered since the start.")
             return await self._writer.write(step)
         except UnavailableError:
             raise unavailable() from None
@@ -58,7 +58,7 @@ def unavailable() -> errors.GatewayError:
     """What is kept cannot be read or written now."""
     return errors.unavailable(
         "storage_unavailable",
-        "What is stored cannot be read or written: the gateway's database does not answer. Try again shortly.",
+        "The gateway's database does not answer: nothing stored can be read or written. Try again shortly.",
     )
 
 

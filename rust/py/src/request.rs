@@ -84,6 +84,10 @@ impl Request {
         self.scanned.input_count
     }
     #[getter]
+    fn body(&self, py: Python<'_>) -> Py<PyBytes> {
+        self.body.clone_ref(py)
+    }
+    #[getter]
     fn size(&self, py: Python<'_>) -> usize {
         self.body.as_bytes(py).len()
     }

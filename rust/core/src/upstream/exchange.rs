@@ -13,16 +13,16 @@ use super::{
     response::{check_head, early, header_text, midway, reply_headers, ReplyHeaders},
     sniff::sniff,
     target::Target,
+    whole,
 };
 use crate::{
     chat::{
         answer::{self, Form},
-        convert,
         observe::Observed,
         Operation,
     },
     relay::{Plan, Relay, State},
-    responses::{self, Closing, Shape},
+    responses::{Closing, Shape},
     Error,
 };
 use bytes::Bytes;
@@ -106,17 +106,7 @@ pub trait Sink: Send + Sync {
 
 /// Makes the call. Ends when the answer has ended, whether or not anybody still listens.
 pub async fn run<S: Sink>(target: Arc<Target>, call: Call, cancel: Arc<Cancel>, sink: &S) {
-    let plan = Plan {
-        operation: call.operation,
-        public_model: call.public_model.clone(),
-        public_id: call.public_id.clone(),
-        keep: call.keep,
-        shape: call.shape.clone(),
-        hide_usage: call.hide_usage,
-        choices: call.choices,
-        max_event_bytes: target.max_event_bytes,
-        max_answer_bytes: target.max_answer_bytes,
-    };
+    let plan = call.plan(&target);
     let tick = if call.stream { call.keep_alive } else { Duration::ZERO };
     let large = call.body.as_ref().is_some_and(|b| b.len() > REPLAY_MAX);
     let mut exchange = Exchange {
@@ -212,31 +202,13 @@ impl<S: Sink> Exchange<'_, S> {
         }
         let kind = kind.map(str::to_owned);
         let whole = Box::pin(self.read_whole(lease, body, &mut decoder, first)).await?;
-        self.convert(kind.as_deref(), whole)
-    }
-
-    /// A whole answer, in the shape that was asked for.
-    fn convert(&mut self, kind: Option<&str>, whole: Vec<u8>) -> Result<Answered, Error> {
-        if self.plan.shape.is_some() {
-            let (events, closing, observed) = responses::whole(&self.plan, kind, whole)?;
-            if !self.call.stream {
-                return Ok(Answered::Plain { body: closing.response, observed });
-            }
-            self.first_event = Some(self.deadline.started().elapsed());
-            self.out.extend_from_slice(&events);
-            return Ok(Answered::Stream { observed: Some((observed, Some(closing))), rest: None });
-        }
+        let shown = whole::shown(&self.plan, self.call.stream, kind.as_deref(), whole)?;
         if !self.call.stream {
-            let (body, observed) = answer::read(&self.plan, kind, whole)?;
-            return Ok(Answered::Plain { body, observed });
+            return Ok(Answered::Plain { body: shown.bytes, observed: shown.observed });
         }
-        // JSON where a stream was asked for: shown as the stream it would have been.
-        let (events, observed) = convert::to_events(&self.plan, whole)?;
-        let kept = self.plan.keep.then(|| convert::joined(&events)).flatten();
-        let closing = kept.map(|response| Closing { response, event: Vec::new() });
-        self.out.extend_from_slice(&events);
+        self.out.extend_from_slice(&shown.bytes);
         self.first_event = Some(self.deadline.started().elapsed());
-        Ok(Answered::Stream { observed: Some((observed, closing)), rest: None })
+        Ok(Answered::Stream { observed: Some((shown.observed, shown.closing)), rest: None })
     }
 
     /// Sends the request, once more on a fresh connection where a pooled one was already closed.
