@@ -19,6 +19,7 @@ START_SECONDS = 45.0
 STOP_SECONDS = 15.0
 OWN_VARIABLES = ("SLUICEGATE_", "OPENAI_")
 _GIVEN: set[int] = set()
+_NO_DATA = "/nonexistent/sluicegate-tests"
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,8 @@ def _first_ephemeral() -> int:
 def clean_environment(extra: Mapping[str, str]) -> dict[str, str]:
     """This environment without what would configure a gateway or an SDK by accident."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(OWN_VARIABLES)}
-    return {**kept, "PYTHONUNBUFFERED": "1", **extra}
+    # Nobody's own database either: a gateway uses the one of the default data directory where there is one.
+    return {**kept, "PYTHONUNBUFFERED": "1", "XDG_DATA_HOME": _NO_DATA, **extra}
 
 
 def answers(port: int, path: str) -> bool:

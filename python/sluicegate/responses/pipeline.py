@@ -62,9 +62,11 @@ class ResponsesPipeline:
     async def respond(self, exchange: Exchange) -> None:
         """Answer one request. Raises what the envelope turns into a response; by then it is on record."""
         entry = Entry(exchange.request_id, "responses", exchange.began)
+        asked: Asked | None = None
         try:
             principal = await self._chat.identify(exchange, entry)
-            turn = await self._begin(exchange, entry, principal)
+            asked = read(parsed(await self._chat.read(exchange)))
+            turn = await self._begin(entry, principal, asked)
             if turn.asked.background:
                 await self._send_to_background(exchange, entry, principal, turn)
                 return
@@ -79,7 +81,8 @@ class ResponsesPipeline:
             finally:
                 watch.stop()
         except GatewayError as error:
-            renamed(error)
+            if asked is not None:
+                renamed(error)
             self._parts.ledger.refused(entry, error.status, error.code)
             error.settled = True
             raise
@@ -94,9 +97,8 @@ class ResponsesPipeline:
         if self._background:
             await asyncio.wait(self._background, timeout=5)
 
-    async def _begin(self, exchange: Exchange, entry: Entry, principal: Principal) -> _Turn:
-        """Everything before the call."""
-        asked = read(parsed(await self._chat.read(exchange)))
+    async def _begin(self, entry: Entry, principal: Principal, asked: Asked) -> _Turn:
+        """Everything else before the call."""
         entry.stream = asked.stream
         owner = Owner(principal.workspace, principal.id)
         context = await self._memory.recall(owner, asked)

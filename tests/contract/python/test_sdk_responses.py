@@ -298,7 +298,8 @@ def test_a_response_in_the_background(keeper: OpenAI) -> None:
 
 
 def test_a_response_in_the_background_is_cancelled(keeper: OpenAI) -> None:
-    made = keeper.responses.create(model="demo-slow", input="Hi", background=True)
+    _, extra = script({"delay": 4})
+    made = keeper.responses.create(model="scripted", input="Hi", background=True, extra_body=extra)
     assert keeper.responses.cancel(made.id).status == "cancelled"
     assert keeper.responses.retrieve(made.id).status == "cancelled"
 
