@@ -4,8 +4,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
+from sluicegate.clock import monotonic
 from sluicegate.storage.database import Database
-from sluicegate.storage.errors import InvalidError, NotFoundError
+from sluicegate.storage.errors import InvalidError, NotFoundError, UnavailableError
 from sluicegate.storage.transaction import View
 
 T = TypeVar("T")
@@ -13,6 +14,9 @@ Step = Callable[[View], Awaitable[Any]]
 
 # A transaction holds SQLite's only lock: others must get their turn.
 MOST = 128
+# For as long as a commit took, but no longer, the others are let in.
+LONGEST_PAUSE = 0.05
+TRIES = 3
 _REFUSALS = (NotFoundError, InvalidError)
 
 
@@ -48,10 +52,14 @@ class GroupWriter:
     async def _run(self) -> None:
         while self._waiting:
             batch, self._waiting = self._waiting[:MOST], self._waiting[MOST:]
+            began = monotonic()
             await self._commit(batch)
+            # SQLite's lock knows no queue: who takes it again at once keeps the other processes out. What
+            # waits meanwhile goes along with the next transaction, so that nothing is slower for it.
+            await asyncio.sleep(min(monotonic() - began, LONGEST_PAUSE))
         self._task = None
 
-    async def _commit(self, batch: list[tuple[Step, "asyncio.Future[Any]"]]) -> None:
+    async def _commit(self, batch: list[tuple[Step, "asyncio.Future[Any]"]], tries: int = TRIES) -> None:
         results: list[Any] = []
         try:
             async with self._database.note() as view:
@@ -60,6 +68,14 @@ class GroupWriter:
                         results.append(await step(view))
                     except _REFUSALS as refusal:
                         results.append(refusal)
+        except UnavailableError as error:
+            # Locked by others for too long, or gone for a moment. It is the same for each of them.
+            if tries > 1:
+                await self._commit(batch, tries - 1)
+                return
+            for _, future in batch:
+                _settle(future, error)
+            return
         except Exception as error:  # noqa: BLE001 (each waiting request is told)
             if len(batch) == 1:
                 _settle(batch[0][1], error)
