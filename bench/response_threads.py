@@ -64,7 +64,10 @@ class Found:
 async def echo() -> AsyncIterator[int]:
     """An upstream on a free port, whose answer is the list of what the user has said."""
 
+    writers: list[asyncio.StreamWriter] = []
+
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 body = json.loads(await reader.readexactly(_length(head)) or b"{}")
@@ -75,11 +78,15 @@ async def echo() -> AsyncIterator[int]:
                 kind = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
                 writer.write(b"%scontent-length: %d\r\n\r\n%s" % (kind, len(answer), answer))
         except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
             writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0, backlog=2048)
     async with server:
         yield server.sockets[0].getsockname()[1]
+        for writer in writers:
+            writer.close()
 
 
 def _length(head: bytes) -> int:
@@ -111,10 +118,20 @@ class Client:
             answered = await reader.readuntil(b"\r\n\r\n")
             return int(answered[9:12]), json.loads(await reader.readexactly(_length(answered)))
         except BaseException:
+            if streams is not None:
+                streams[1].close()
             streams = None
             raise
         finally:
             self._free.put_nowait(streams)
+
+    async def close(self) -> None:
+        """Close all connections; none is in use."""
+        while not self._free.empty():
+            streams = self._free.get_nowait()
+            if streams is not None:
+                streams[1].close()
+                await streams[1].wait_closed()
 
 
 async def drive(port: int, key: str, threads: int, turns: int = TURNS, model: str = "echo") -> Found:
@@ -140,6 +157,7 @@ async def drive(port: int, key: str, threads: int, turns: int = TURNS, model: st
 
     await asyncio.gather(*(thread(number) for number in range(threads)))
     found.seconds = time.monotonic() - began
+    await client.close()
     return found
 
 

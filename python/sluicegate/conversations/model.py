@@ -70,7 +70,7 @@ def _item(item: Any, at: str) -> Json:
     if kind == "item_reference":
         _text(item, "id", at)
         return {"type": kind, "id": item["id"]}
-    if kind not in _PREFIXES:
+    if not isinstance(kind, str) or kind not in _PREFIXES:
         shown = errors.printable(str(kind))
         raise errors.bad_request(
             "unsupported_item",

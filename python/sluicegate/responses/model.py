@@ -183,7 +183,7 @@ def _tools(value: Any) -> list[Json]:
 def _check_choice(choice: Any, tools: list[Json]) -> None:
     if choice is None or choice in _CHOICES:
         return
-    names = {tool["name"] for tool in tools}
+    names = [tool["name"] for tool in tools]
     if isinstance(choice, dict) and choice.get("type") == "function":
         wanted: Iterable[Any] = [choice.get("name")]
     elif isinstance(choice, dict) and choice.get("type") == "allowed_tools":
