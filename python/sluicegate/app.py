@@ -194,6 +194,8 @@ class Gateway:
         opening = asyncio.create_task(self._open_records())
         # Listening waits a little, so that the first request need not.
         await asyncio.wait([opening], timeout=DATABASE_SECONDS)
+        if opening.done():
+            opening.result()
         try:
             yield
         finally:
@@ -238,6 +240,12 @@ def verify(settings: Settings) -> None:
     # Here, not at the top: a worker does not count tokens yet, and need not wait for this import.
     from sluicegate.upstreams.tokenizers import Tokenizers  # noqa: PLC0415
 
+    try:
+        # Of the database's upstreams too, of which there may be none yet.
+        core.Upstream("http://localhost/v1", allow_private_networks=list(settings.allow_private_networks))
+    except ValueError as error:
+        field, _, message = str(error).partition(": ")
+        raise settings.source.error((field,), message) from None
     for config in settings.upstreams:
         Upstream(config, connect(settings, config))
         Tokenizers(settings, config)

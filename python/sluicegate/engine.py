@@ -11,6 +11,8 @@ import os
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from weakref import WeakKeyDictionary, WeakSet
 
+from msgspec import Struct
+
 from sluicegate._core import (
     Bridge,
     Call,
@@ -73,7 +75,7 @@ TICK_SECONDS = 0.05
 CLOSE_SECONDS = 1.0
 
 
-class PendingReply(NamedTuple):
+class PendingReply(Struct, frozen=True):
     """A call under way: await `reply()`; `call.cancel()` ends it early, and so does dropping it."""
 
     call: Call

@@ -9,13 +9,13 @@ import pytest_asyncio
 from sqlalchemy import text as sql
 
 from sluicegate.assistants import store as assistants
-from sluicegate.assistants.cache import AssistantReader
 from sluicegate.assistants.model import AssistantDraft, AssistantSpec
 from sluicegate.ids import PLATFORM
 from sluicegate.keys import secret as texts
 from sluicegate.keys import store as keys
 from sluicegate.keys.cache import KeyReader
 from sluicegate.keys.model import KeyDraft
+from sluicegate.records import SpaceReader
 from sluicegate.settings import Secret
 from sluicegate.storage import errors
 from sluicegate.storage.cache import Cache, Recent
@@ -24,10 +24,8 @@ from sluicegate.storage.freshness import Freshness
 from sluicegate.storage.transaction import SYSTEM, View
 from sluicegate.storage.watch import Watcher
 from sluicegate.upstreams import store as upstreams
-from sluicegate.upstreams.cache import UpstreamReader
 from sluicegate.upstreams.record import Credentials, UpstreamDraft
 from sluicegate.workspaces import store as workspaces
-from sluicegate.workspaces.cache import WorkspaceReader
 from sluicegate.workspaces.model import WorkspaceDraft, WorkspaceSettings
 
 
@@ -168,37 +166,50 @@ def test_memory_is_bounded_by_what_is_in_use() -> None:
 
 
 @pytest.mark.asyncio
-async def test_readers_of_the_other_records(database: Database) -> None:
-    freshness = Freshness(database)
-    spaces, names = WorkspaceReader(database, freshness), AssistantReader(database, freshness)
-    servers = UpstreamReader(database, freshness)
+async def test_a_workspace_is_read_as_a_whole(database: Database) -> None:
+    spaces = SpaceReader(database, Freshness(database))
     assert await spaces.find("nothing") is None
-    assert await names.find("acme", "coder") is None
-    assert await names.names("acme") == ()
-    assert await servers.find("acme") == ()
-    draft = AssistantDraft(name="coder", spec=AssistantSpec(model=("u/m",)))
+    empty = await spaces.find("acme")
+    assert empty is not None
+    assert (empty.assistants, empty.upstreams) == ((), ())
     settings = WorkspaceSettings(context_window="40%")
     async with database.change(SYSTEM) as change:
+        draft = AssistantDraft(name="coder", spec=AssistantSpec(model=("u/m",)))
         made = await assistants.create(change, "acme", draft)
         await workspaces.replace(change, "acme", WorkspaceDraft(name="acme", settings=settings))
         server = UpstreamDraft(name="u", base_url="http://h/v1")
         await upstreams.create(change, "acme", server, Credentials(api_key=Secret("canary")))
-    assert await names.find("acme", "coder") == made
-    assert await names.find("other", "coder") is None
-    assert names.peek("acme", "coder") == made
-    assert names.peek("other", "coder") is None
-    assert [name for name, _ in await names.names("acme")] == ["coder"]
+    assert spaces.peek("acme") is None
     found = await spaces.find("acme")
     assert found is not None
-    assert found.settings.window is not None
     assert spaces.peek("acme") is found
-    (usable,) = await servers.find("acme")
-    assert servers.peek("acme") == (usable,)
+    assert found.workspace is not None
+    assert found.workspace.settings.window is not None
+    assert found.assistants == (made,)
+    (usable,) = found.upstreams
+    assert usable.credentials is not None
     assert usable.credentials.api_key == Secret("canary")
-    assert "canary" not in repr(usable)
+    assert "canary" not in repr(found)
+    other = await spaces.find("other")
+    assert other is not None
+    assert (other.assistants, other.upstreams) == ((), ())
     async with database.change(SYSTEM) as change:
         await workspaces.delete(change, "acme")
     assert await spaces.find("acme") is None
+
+
+@pytest.mark.asyncio
+async def test_the_workspace_of_the_settings_needs_no_row(database: Database) -> None:
+    spaces = SpaceReader(database, Freshness(database))
+    without = await spaces.find("default")
+    assert without is not None
+    assert without.workspace is None
+    assert spaces.peek("default") is without
+    async with database.change(SYSTEM) as change:
+        await workspaces.create(change, "default", WorkspaceDraft(name="Default"))
+    found = await spaces.find("default")
+    assert found is not None
+    assert found.workspace is not None
 
 
 @pytest.mark.asyncio

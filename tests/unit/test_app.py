@@ -13,7 +13,7 @@ import pytest
 from fakes.asgi import AUTH, JSON, Answer, Client, request
 from fakes.engine import FakeReply, failed, streaming
 from fakes.gateway import STRICT, FakeGateway, Made
-from sluicegate.app import DRAIN_SIGNAL, connect
+from sluicegate.app import DRAIN_SIGNAL, connect, verify
 from sluicegate.settings import Settings, SettingsError, UpstreamConfig
 
 pytestmark = pytest.mark.asyncio
@@ -356,3 +356,11 @@ async def test_nothing_of_a_request_waits_for_the_garbage_collector(
         assert client() is None
     finally:
         gc.enable()
+
+
+async def test_a_network_that_is_none_is_found_before_the_start() -> None:
+    with pytest.raises(
+        SettingsError, match=r"^allow_private_networks: .*10\.0\.0\.0/99.* is not an address range"
+    ):
+        verify(Settings(allow_private_networks=("10.0.0.0/99",)))
+    verify(Settings(allow_private_networks=("10.0.0.0/8",)))

@@ -83,6 +83,7 @@ KINDS: list[tuple[str, Replies, list[tuple[str, int | None, tuple[str, ...]]]]] 
     ),
     ("tgi", {"list": listing("a"), "http://h:1/x/info": {"max_total_tokens": 4095}}, [("a", 4095, ())]),
     ("tgi", {"list": listing("a"), "http://h:1/x/info": {"max_total_tokens": True}}, [("a", None, ())]),
+    ("tgi", {"http://h:1/x/info": {"model_id": "org/a", "max_total_tokens": 4095}}, [("org/a", 4095, ())]),
     (
         "ollama",
         {"list": listing("a", "b", "c"), "http://h:1/x/api/show": shown},
@@ -118,6 +119,7 @@ async def test_what_a_kind_tells(kind: str, replies: Replies, expected: Any) -> 
         (FakeReply(body=b"<html>"), "upstream_invalid_answer"),
         (FakeReply(body=b'{"data":5}'), "upstream_invalid_answer"),
         (listing(), "upstream_empty"),
+        (failed(FakeFailure("model_not_found", 404)), "model_not_found"),
     ],
 )
 async def test_a_server_that_tells_nothing(reply: FakeReply, error: str) -> None:

@@ -19,6 +19,8 @@ from sluicegate import app as application
 from sluicegate.cli import app, serve
 from sluicegate.keys.model import is_mistyped
 from sluicegate.settings import Settings
+from sluicegate.storage.errors import UnavailableError
+from sluicegate.storage.location import in_use
 
 FILE = """
 [[keys]]
@@ -214,3 +216,57 @@ def test_help_imports_neither_server_nor_core() -> None:
 
 def test_the_exported_command_is_the_function() -> None:
     assert callable(serve)
+
+
+def test_without_a_database_none_is_imported(tmp_path: Path) -> None:
+    code = (
+        "import sys, sluicegate.app, sluicegate.cli.server\n"
+        "from sluicegate.settings import load\n"
+        "from sluicegate.storage.location import in_use\n"
+        "settings = load()\n"
+        "sluicegate.app.verify(settings)\n"
+        "assert in_use() is None\n"
+        "sluicegate.app.create_app(settings)\n"
+        "heavy = {'sqlalchemy', 'aiosqlite', 'psycopg', 'alembic', 'cryptography'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("SLUICEGATE_")}
+    environment = {**kept, **UPSTREAM, "XDG_DATA_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_database_needs_no_upstream_in_the_settings(
+    tmp_path: Path, ran: list[tuple[Settings, str]]
+) -> None:
+    data, port = tmp_path / "data", str(free_port())
+    result = cli("serve", "--data-dir", str(data), "--port", port)
+    assert result.exit_code == 0, result.output
+    assert "There is no key yet" in result.output
+    assert (data / "sluicegate.db").exists()
+    ((settings, _),) = ran
+    assert settings.keys == ()
+    # Without a key in the settings or in the database, nobody else is served.
+    refusal = cli("serve", "--data-dir", str(data), "--host", "0.0.0.0", "--port", port)
+    assert "no key is set" in refused(refusal)
+    assert f"database       {data}" in cli("check", SLUICEGATE_DATA_DIR=str(data)).stdout
+
+
+def test_where_a_database_is_used(tmp_path: Path) -> None:
+    share = tmp_path / "share"
+    environ = {"XDG_DATA_HOME": str(share)}
+    assert in_use(None, environ) is None
+    for asked in ({"SLUICEGATE_DATA_DIR": str(tmp_path)}, {"SLUICEGATE_DATABASE_URL": "postgresql://h/d"}):
+        assert in_use(None, {**environ, **asked}) is not None
+    given = in_use(str(tmp_path / "given"), {**environ, "SLUICEGATE_DATA_DIR": "elsewhere"})
+    assert given is not None
+    assert given.data_dir == tmp_path / "given"
+    (share / "sluicegate").mkdir(parents=True)
+    (share / "sluicegate" / "sluicegate.db").touch()
+    found = in_use(None, environ)
+    assert found is not None
+    assert found.data_dir == share / "sluicegate"
+    with pytest.raises(UnavailableError, match="expected postgresql://"):
+        in_use(None, {**environ, "SLUICEGATE_DATABASE_URL": "mysql://h/d"})

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import orjson
+from msgspec import Struct
 
 from sluicegate import errors
 from sluicegate.assistants.model import Assistant, AssistantSpec
@@ -45,7 +46,7 @@ class Ask(NamedTuple):
     request: "Request"
 
 
-class Prepared(NamedTuple):
+class Prepared(Struct, frozen=True):
     """One call to one upstream."""
 
     body: bytes

@@ -79,7 +79,7 @@ class ContextWindows:
     def __init__(self, counter: TokenCounter, log: "Log") -> None:
         self._counter = counter
         self._log = log
-        self._warned: set[tuple[str, str]] = set()
+        self._warned: set[tuple[str, str, str]] = set()
 
     def proven_limit(self, ask: Ask, candidate: "Candidate") -> "int | ToBeCounted | None":
         """Tokens that the answer may have, where that is known without counting: most requests end here.
@@ -137,10 +137,11 @@ class ContextWindows:
     def _warn(self, plan: "Plan", candidate: "Candidate") -> None:
         """Say once that a percentage has nothing to be a percentage of."""
         upstream, model = candidate[0].name, candidate[1]
-        if plan.view.settings.context_window is None or (upstream, model) in self._warned:
+        key = (plan.view.id, upstream, model)
+        if plan.view.settings.context_window is None or key in self._warned:
             return
         if len(self._warned) < _MOST_WARNINGS:
-            self._warned.add((upstream, model))
+            self._warned.add(key)
             self._log.warning(
                 "context_window_unknown",
                 workspace=plan.view.id,

@@ -47,7 +47,8 @@ async def ask(engine: "Engine", open_handle: Open, config: UpstreamConfig, *, tr
         return Answer(None, "upstream_invalid_settings")
     body, error = await asker.get(handle)
     if error is not None:
-        return Answer(None, error)
+        alone = await asker.only_model() if error == "model_not_found" else ()
+        return Answer(alone) if alone else Answer(None, error)
     cards = read_cards(body)
     if cards is None:
         return Answer(None, "upstream_invalid_answer")
@@ -84,6 +85,14 @@ class _Asker:
             handle, "models", body, first_event_timeout=LIMIT, total_timeout=LIMIT
         )
         return (b"", reply.failure.cause) if reply.failure is not None else (reply.body, None)
+
+    async def only_model(self) -> tuple[LearnedModel, ...]:
+        """The model of a server without a list: TGI has one, and its older versions do not list it."""
+        info = await self._native("/info") if self._source == "tgi_info" else {}
+        name = info.get("model_id")
+        if not isinstance(name, str) or not name.isprintable() or not 0 < len(name) <= _LONGEST_NAME:
+            return ()
+        return (LearnedModel(model=name, context_length=_tokens(info.get("max_total_tokens"))),)
 
     async def more(self, names: list[str]) -> Mapping[str, _Learned]:
         """What the server tells of these models apart from its list."""

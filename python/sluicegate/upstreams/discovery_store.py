@@ -23,7 +23,7 @@ class Due(NamedTuple):
 
 
 async def due(view: View, period_ms: int, retry_ms: int, limit: int) -> tuple[Due, ...]:
-    """Those never asked, then those whose last answer is `period_ms` old, or `retry_ms` if it failed."""
+    """Those never asked, then those changed since, or asked `period_ms` ago, or `retry_ms` if that failed."""
     asked, spaces = _discoveries.c.asked_at, schema.workspaces
     query = (
         select(_table.c.workspace, _table.c.id, asked)
@@ -35,6 +35,7 @@ async def due(view: View, period_ms: int, retry_ms: int, limit: int) -> tuple[Du
             or_(
                 asked.is_(None),
                 asked < view.now - period_ms,
+                asked < _table.c.updated_at,
                 _discoveries.c.error.is_not(None) & (asked < view.now - retry_ms),
             ),
         )

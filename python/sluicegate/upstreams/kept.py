@@ -89,7 +89,8 @@ def config_of(record: UpstreamRecord, credentials: Credentials, networks: tuple[
     return UpstreamConfig(
         name=record.name,
         base_url=record.base_url,
-        kind=record.kind,
+        # What is of no kind may still be told by its host, such as api.openai.com.
+        kind=None if record.kind == "custom" else record.kind,
         api_key=credentials.api_key,
         models=record.models,
         aliases=record.aliases,
