@@ -268,7 +268,7 @@ class Bridge:
     def exchange(
         self,
         upstream: Upstream,
-        operation: Operation | Literal["models"],
+        operation: Operation | Literal["models", "responses"],
         body: bytes | None,
         future: Any,
         *,

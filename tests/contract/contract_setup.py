@@ -45,6 +45,13 @@ api_key = "{upstream_key}"
 models = ["narrow"]
 context_lengths = {{ narrow = 1000 }}
 
+[[upstreams]]
+name = "native"
+base_url = "{scripted}"
+api_key = "{upstream_key}"
+models = ["native"]
+responses = true
+
 [[assistants]]
 name = "Helpful one/π v1"
 description = "Short answers."

@@ -80,6 +80,8 @@ class Job(Struct, frozen=True):
     watch: Watch
     # Further options of the call.
     extra: Mapping[str, Any] = MappingProxyType({})
+    # The body for an upstream that has the Responses API itself; None: it is asked as any other.
+    native: "Callable[[Candidate], bytes | None] | None" = None
 
 
 class Answered(Struct, frozen=True):
@@ -269,7 +271,11 @@ class Pipeline:
         entry.upstream = upstream.name
         entry.upstream_model = model
         options = self._options(job, prepared, deadline)
-        pending = self._parts.engine.start(upstream.handle, self._operation, prepared.body, **options)
+        native = None if job.native is None else job.native(candidate)
+        if native is None:
+            pending = self._parts.engine.start(upstream.handle, self._operation, prepared.body, **options)
+        else:
+            pending = self._parts.engine.start(upstream.handle, "responses", native, **options)
         job.watch.on_gone(pending.call)
         return await pending.reply()
 

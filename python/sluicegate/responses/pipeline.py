@@ -1,13 +1,14 @@
 """The stages of a response: what came before, the chat that answers it, and what is kept in the end."""
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import orjson
 
 from sluicegate import errors
 from sluicegate.chat.pipeline import Answered, Job, Parts, Pipeline
-from sluicegate.chat.prepare import Ask, Rules
+from sluicegate.chat.prepare import Ask, Rules, stated_limit
 from sluicegate.clock import wall_seconds
 from sluicegate.conversations.model import Json
 from sluicegate.errors import ClientGoneError, GatewayError
@@ -18,7 +19,8 @@ from sluicegate.ids import IdSource
 from sluicegate.keys.model import Principal
 from sluicegate.responses.memory import Context, Memory
 from sluicegate.responses.model import Asked, read
-from sluicegate.responses.translate import chat_body, dropped_oldest, head, renamed
+from sluicegate.responses.translate import chat_body, dropped_oldest, head, native_body, renamed
+from sluicegate.upstreams.model import Candidate
 from sluicegate.usage.settle import CLIENT_CLOSED, Entry
 
 if TYPE_CHECKING:
@@ -72,7 +74,7 @@ class ResponsesPipeline:
                 return
             watch = self._parts.watches.begin(exchange.receive)
             try:
-                job = Job(exchange, turn.ask, principal, entry, watch, _options(turn))
+                job = Job(exchange, turn.ask, principal, entry, watch, _options(turn), partial(_native, turn))
                 answered = await self._chat.call(job)
                 if answered.reply.stream is None:
                     await self._answer(exchange, entry, answered, turn)
@@ -166,7 +168,7 @@ class ResponsesPipeline:
         """Answer at once; a task of this worker goes on."""
         shown = {**turn.head, **_UNANSWERED, "status": "queued"}
         await self._memory.begin(turn.owner, turn.asked, {**shown, "status": "in_progress"})
-        job = Job(exchange, turn.ask, principal, entry, _Nobody(), _options(turn))
+        job = Job(exchange, turn.ask, principal, entry, _Nobody(), _options(turn), partial(_native, turn))
         task = asyncio.create_task(self._run(job, turn))
         self._background.add(task)
         task.add_done_callback(self._background.discard)
@@ -204,6 +206,15 @@ class ResponsesPipeline:
 
 
 _UNANSWERED: Json = {"error": None, "incomplete_details": None, "output": [], "usage": None}
+
+
+def _native(turn: _Turn, candidate: Candidate) -> bytes | None:
+    """None: the upstream is asked to chat. An assistant's own settings are those of a chat."""
+    upstream, model = candidate
+    if not upstream.config.responses or turn.ask.plan.assistant is not None:
+        return None
+    items = turn.context.before + turn.context.input
+    return native_body(turn.asked, items, model, stated_limit(turn.ask))
 
 
 def _options(turn: _Turn) -> Json:

@@ -17,6 +17,8 @@ _PARAMS = {
     "reasoning_effort": "reasoning.effort",
 }
 
+# What refers to what is stored, which is here.
+_KEPT_HERE = ("previous_response_id", "conversation", "background", "metadata", "truncation")
 _FUNCTION = ("name", "description", "parameters", "strict")
 
 
@@ -49,6 +51,15 @@ def chat_body(asked: Asked, items: list[Json]) -> bytes:
         body["response_format"] = {"type": "json_object"}
     if asked.tools:
         body |= _tools(asked)
+    return orjson.dumps(body)
+
+
+def native_body(asked: Asked, items: list[Json], model: str, limit: int | None) -> bytes:
+    """The request for an upstream that has the API itself; what came before is in it, as we keep it."""
+    body = {name: value for name, value in asked.fields.items() if name not in _KEPT_HERE}
+    body |= {"model": model, "input": items, "store": False}
+    if limit is not None:
+        body["max_output_tokens"] = limit
     return orjson.dumps(body)
 
 

@@ -7,7 +7,7 @@ use crate::chat::observe::{Edit, Invalid, Observed, Rules};
 use crate::chat::template::Template;
 use crate::chat::{answer, convert, Operation};
 use crate::error::Error;
-use crate::responses::{Closing, Shape, Shaper};
+use crate::responses::{Closing, Native, Shape, Shaper};
 use crate::sse::decode::{Decoder, Event};
 use crate::sse::encode;
 use std::sync::Arc;
@@ -108,6 +108,8 @@ struct Reader {
     template_edits: Vec<Edit>,
     /// Makes a response of it.
     shaper: Option<Box<Shaper>>,
+    /// It is a response already.
+    native: Option<Box<Native>>,
 }
 
 /// What became of one event.
@@ -122,6 +124,8 @@ enum Step {
 impl Relay {
     /// A relay for one attempt.
     pub fn new(plan: Plan) -> Self {
+        let is_native = plan.operation == Operation::Responses;
+        let (native, shape) = if is_native { (plan.shape, None) } else { (None, plan.shape) };
         Relay {
             state: State::Connecting,
             decoder: Decoder::new(plan.max_event_bytes),
@@ -130,13 +134,14 @@ impl Relay {
                     plan.operation,
                     plan.public_model.as_deref(),
                     plan.public_id.as_deref(),
-                    plan.hide_usage && plan.shape.is_none(),
+                    plan.hide_usage && shape.is_none(),
                 ),
                 observed: Observed::default(),
                 edits: Vec::new(),
                 template: Template::default(),
                 template_edits: Vec::new(),
-                shaper: plan.shape.map(|shape| Box::new(Shaper::new(shape))),
+                shaper: shape.map(|shape| Box::new(Shaper::new(shape))),
+                native: native.map(|shape| Box::new(Native::new(shape))),
             },
             choices: plan.choices,
             max_answer_bytes: plan.max_answer_bytes,
@@ -251,13 +256,17 @@ impl Relay {
             if let Some(shaper) = &mut self.reader.shaper {
                 shaper.cancel();
             }
+            if let Some(native) = &mut self.reader.native {
+                native.cancel();
+            }
             return;
         }
         self.state = State::Failed;
         self.reported = true;
-        match &mut self.reader.shaper {
-            Some(shaper) => shaper.fail(error, out),
-            None => encode::error(error, out),
+        match (&mut self.reader.shaper, &mut self.reader.native) {
+            (Some(shaper), _) => shaper.fail(error, out),
+            (_, Some(native)) => native.fail(error, out),
+            _ => encode::error(error, out),
         }
     }
 
@@ -265,6 +274,9 @@ impl Relay {
     pub fn take_closing(&mut self) -> Option<Closing> {
         if let Some(shaper) = &mut self.reader.shaper {
             return shaper.take_closing();
+        }
+        if let Some(native) = &mut self.reader.native {
+            return native.take_closing();
         }
         let kept = self.kept.take().filter(|_| self.state == State::Finished)?;
         convert::joined(&kept).map(|response| Closing { response, event: Vec::new() })
@@ -279,6 +291,13 @@ impl Reader {
         // Below nine bytes more than its data, nothing but `data: ` and line ends can be in it.
         if event.raw.len() > event.data.len() + 8 && simdutf8::basic::from_utf8(event.raw).is_err() {
             return Err(Error::InvalidUtf8);
+        }
+        if let Some(native) = &mut self.native {
+            if event.data.trim_ascii().is_empty() {
+                return Ok(Step::Blank);
+            }
+            let ended = native.event(event, &mut self.observed, out)?;
+            return Ok(if ended { Step::Done } else { Step::Event });
         }
         if self.repeats(event, out)? {
             return Ok(Step::Event);

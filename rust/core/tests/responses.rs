@@ -353,3 +353,73 @@ fn a_kept_chat_has_its_public_id_and_is_the_answer_put_together() {
         }
     }
 }
+
+fn native(summary: bool) -> Plan {
+    Plan { operation: Operation::Responses, ..plan(summary) }
+}
+
+fn native_stream(end: &str) -> String {
+    let response = |status: &str, usage: Value| {
+        json!({"id": "resp_theirs", "object": "response", "model": "m", "status": status, "output": [], "usage": usage,
+            "kept": {"as": "it is"}})
+    };
+    let usage = json!({"input_tokens": 7, "output_tokens": 5, "total_tokens": 12,
+        "output_tokens_details": {"reasoning_tokens": 2}});
+    let events = [
+        json!({"type": "response.created", "sequence_number": 0, "response": response("in_progress", Value::Null)}),
+        json!({"type": "response.output_text.delta", "sequence_number": 1, "delta": "Hi", "obfuscation": "x"}),
+        json!({"type": end, "sequence_number": 2, "response": response("completed", usage)}),
+    ];
+    events.iter().map(|e| format!("event: {}\ndata: {e}\n\n", e["type"].as_str().unwrap())).collect()
+}
+
+#[test]
+fn a_native_response_passes_but_for_what_is_ours() {
+    let text = native_stream("response.completed");
+    let whole = run(native(false), [text.as_bytes()]);
+    let events = whole.all();
+    assert_eq!(events.len(), 3);
+    for place in [0, 2] {
+        let response = &events[place]["response"];
+        assert_eq!((&response["id"], &response["model"]), (&json!("resp_1"), &json!("public")));
+        assert_eq!(response["kept"], json!({"as": "it is"}));
+    }
+    let delta = text.split_inclusive("\n\n").nth(1).unwrap();
+    assert!(String::from_utf8_lossy(&whole.events).contains(delta), "bytes of other events do not change");
+    assert_eq!(whole.response()["usage"]["total_tokens"], 12);
+    for at in 0..=text.len() {
+        let split = run(native(false), [&text.as_bytes()[..at], &text.as_bytes()[at..]]);
+        assert_eq!((split.events, split.closing), (whole.events.clone(), whole.closing.clone()), "{at}");
+    }
+}
+
+#[test]
+fn a_native_response_that_is_cut_never_looks_complete() {
+    let text = native_stream("response.completed");
+    for at in 0..text.len() - 2 {
+        let cut = run(native(false), [&text.as_bytes()[..at]]);
+        assert!(cut.error.is_some(), "{at}");
+        assert_eq!(cut.kinds().last().unwrap(), "response.failed", "{at}");
+        assert!(!cut.kinds().contains(&"response.completed".to_owned()), "{at}");
+        assert_eq!(cut.response()["id"], "resp_1");
+    }
+    let incomplete = run(native(false), [native_stream("response.incomplete").as_bytes()]);
+    assert_eq!(incomplete.kinds().last().unwrap(), "response.incomplete");
+    let error = run(
+        native(false),
+        [b"event: error\ndata: {\"type\":\"error\",\"message\":\"no\",\"code\":\"x\"}\n\n".as_slice()],
+    );
+    assert!(matches!(error.error, Some(Error::InBand(_))));
+}
+
+#[test]
+fn a_whole_native_response_is_ours_by_its_id() {
+    let body = json!({"id": "theirs", "model": "m", "status": "completed", "error": null, "output": [],
+        "usage": {"input_tokens": 1, "output_tokens": 2, "total_tokens": 3}});
+    let (_, closing, observed) = responses::whole(&native(false), None, body.to_string().into_bytes()).unwrap();
+    let response: Value = serde_json::from_slice(&closing.response).unwrap();
+    assert_eq!((&response["id"], &response["model"]), (&json!("resp_1"), &json!("public")));
+    assert_eq!(observed.usage.unwrap().total, Some(3));
+    let other = responses::whole(&native(false), None, b"{\"choices\":[]}".to_vec());
+    assert!(matches!(other, Err(Error::InvalidAnswer)));
+}

@@ -342,45 +342,47 @@ def test_an_early_failure_keeps_its_status(client: OpenAI) -> None:
     assert (refused.value.status_code, refused.value.param) == (422, "input")
 
 
-REFUSED: list[tuple[dict[str, Any], str]] = [
-    ({"input": None}, "input"),
-    ({"input": [{"role": "nobody", "content": "x"}]}, "input[0].role"),
-    (
-        {"input": [{"role": "user", "content": [{"type": "input_image", "file_id": "f"}]}]},
-        "input[0].content[0].image_url",
-    ),
-    ({"input": [{"type": "web_search_call", "id": "x"}]}, "input[0].type"),
-    ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
-    ({"tool_choice": {"type": "function", "name": "none"}}, "tool_choice"),
-    ({"text": {"format": {"type": "json_schema", "name": "x"}}}, "text.format.schema"),
-    ({"max_output_tokens": "many"}, "max_output_tokens"),
-    ({"truncation": "some"}, "truncation"),
-    ({"messages": []}, "messages"),
-    ({"prompt": {"id": "pmpt"}}, "prompt"),
-    ({"model": 5}, "model"),
-    ({"metadata": {"a": 1}}, "metadata"),
-    ({"api_base": "http://x"}, "api_base"),
-    ({"background": True, "stream": True}, "stream"),
-    ({"conversation": "conv_x", "previous_response_id": "resp_x"}, "previous_response_id"),
-]
+def _theirs(status: str = "completed") -> dict[str, Any]:
+    part = {"type": "output_text", "text": "native", "annotations": []}
+    message = {
+        "id": "msg_x",
+        "type": "message",
+        "role": "assistant",
+        "status": "completed",
+        "content": [part],
+    }
+    usage = {"input_tokens": 1, "output_tokens": 2, "total_tokens": 3}
+    shown = {"id": "resp_theirs", "object": "response", "model": "native", "status": status, "error": None}
+    return {**shown, "output": [message] if status == "completed" else [], "usage": usage}
 
 
-@pytest.mark.parametrize(("fields", "param"), REFUSED, ids=[param for _, param in REFUSED])
-def test_what_cannot_be_is_refused_with_its_name(fields: dict[str, Any], param: str, client: OpenAI) -> None:
-    body = {"model": "demo-fast", "input": "x", **fields}
-    with pytest.raises(BadRequestError) as refused:
-        client.post("/responses", body=body, cast_to=object)
-    assert refused.value.param == param
-    assert refused.value.code
-
-
-@pytest.mark.parametrize("field", ["previous_response_id", "conversation", "store", "background"])
-def test_without_a_database_state_is_refused_by_its_field(field: str, client: OpenAI) -> None:
-    value: Any = {"store": True, "background": True}.get(field, "x_1")
-    with pytest.raises(BadRequestError) as refused:
-        client.responses.create(model="demo-fast", input="x", **{field: value})
-    assert (refused.value.code, refused.value.param) == ("storage_not_configured", field)
-    assert "SLUICEGATE_DATABASE_URL" in refused.value.message
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_upstream_that_has_responses_is_asked_for_them(
+    keeper: OpenAI, scripted: ScriptedUpstream, stream: bool
+) -> None:
+    events = [
+        {"type": "response.created", "sequence_number": 0, "response": _theirs("in_progress")},
+        {"type": "response.completed", "sequence_number": 1, "response": _theirs()},
+    ]
+    step = {"chunks": [json.dumps(event) for event in events]} if stream else {"body": json.dumps(_theirs())}
+    key, extra = script(step)
+    first = keeper.responses.create(model="demo-fast", input="one")
+    options: Any = {"model": "native", "input": "two", "previous_response_id": first.id}
+    if stream:
+        last = list(keeper.responses.create(stream=True, extra_body=extra, **options))[-1]
+        assert last.type == "response.completed"
+        made = last.response
+    else:
+        made = keeper.responses.create(extra_body=extra, **options)
+    assert (made.output_text, made.previous_response_id, made.store) == ("native", first.id, True)
+    assert made.id != "resp_theirs"
+    assert keeper.responses.retrieve(made.id).output_text == "native"
+    (call,) = scripted.recorded(key)
+    assert call.path == "/v1/responses"
+    body = json.loads(call.body)
+    assert [item["type"] for item in body["input"]] == ["message"] * 3
+    assert body["store"] is False
+    assert "previous_response_id" not in body
 
 
 @pytest.mark.asyncio

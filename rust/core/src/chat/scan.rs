@@ -251,7 +251,7 @@ impl<'a> Pass<'a> {
                 "max_tokens" | "max_completion_tokens" | "max_output_tokens" => return self.token_limit(name),
                 _ => {}
             },
-            Operation::Embeddings | Operation::Models => {}
+            Operation::Embeddings | Operation::Models | Operation::Responses => {}
         }
         if let Some(shape) = shape_of(self.operation, name) {
             return check(&mut self.cursor, name, shape);
@@ -355,7 +355,7 @@ impl<'a> Pass<'a> {
                 Operation::Chat => Err(missing("messages", "the messages of the chat as an array of objects")),
                 Operation::Completions => Err(missing("prompt", "the text to be continued, or an array")),
                 Operation::Embeddings => Err(missing("input", "the text to be embedded, or an array")),
-                Operation::Models => Ok(()),
+                Operation::Models | Operation::Responses => Ok(()),
             };
         }
         let mut given = self.token_limits.iter().filter_map(|(name, value)| value.map(|value| (name, value)));

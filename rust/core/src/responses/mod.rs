@@ -4,13 +4,15 @@
 //! made here. `response.completed` and `response.incomplete` follow a terminal marker only.
 
 mod item;
+mod native;
 mod shape;
 mod write;
 
 use crate::chat::observe::Observed;
-use crate::chat::{answer, convert};
+use crate::chat::{answer, convert, Operation};
 use crate::error::Error;
 use crate::relay::{Plan, Relay};
+pub use native::Native;
 pub use shape::Shaper;
 
 /// The response that an answer becomes.
@@ -36,6 +38,9 @@ pub struct Closing {
 
 /// A whole answer as the events of a response. `plan` must have a shape.
 pub fn whole(plan: &Plan, content_type: Option<&str>, body: Vec<u8>) -> Result<(Vec<u8>, Closing, Observed), Error> {
+    if plan.operation == Operation::Responses {
+        return native_whole(plan, content_type, body);
+    }
     let chat = Plan { shape: None, hide_usage: false, ..plan.clone() };
     let (body, observed) = answer::read(&chat, content_type, body)?;
     let (chunks, _) = convert::to_events(&chat, body)?;
@@ -46,4 +51,16 @@ pub fn whole(plan: &Plan, content_type: Option<&str>, body: Vec<u8>) -> Result<(
     relay.end(&mut events)?;
     let closing = relay.take_closing().ok_or(Error::Internal)?;
     Ok((events, closing, observed))
+}
+
+/// A whole response of an upstream that has the API itself.
+fn native_whole(plan: &Plan, content_type: Option<&str>, body: Vec<u8>) -> Result<(Vec<u8>, Closing, Observed), Error> {
+    let shape = plan.shape.clone().ok_or(Error::Internal)?;
+    if answer::form(content_type, &body) != answer::Form::Json {
+        return Err(Error::BadContentType);
+    }
+    let unnamed = Plan { public_model: None, shape: None, ..plan.clone() };
+    let (body, mut observed) = answer::read(&unnamed, content_type, body)?;
+    let response = Native::new(shape).whole(&body, &mut observed)?;
+    Ok((Vec::new(), Closing { response, event: Vec::new() }, observed))
 }

@@ -1,7 +1,7 @@
 //! A whole answer in the shape that was asked for: as it is, as the stream it would have been, or as a response.
 
 use crate::{
-    chat::{answer, convert, observe::Observed},
+    chat::{answer, convert, observe::Observed, Operation},
     relay::Plan,
     responses::{self, Closing},
     Error,
@@ -19,6 +19,9 @@ pub struct Shown {
 
 /// `stream`: events were asked for.
 pub fn shown(plan: &Plan, stream: bool, content_type: Option<&str>, body: Vec<u8>) -> Result<Shown, Error> {
+    if stream && plan.operation == Operation::Responses {
+        return Err(Error::BadContentType);
+    }
     if plan.shape.is_some() {
         let (events, closing, observed) = responses::whole(plan, content_type, body)?;
         return Ok(if stream {
