@@ -116,23 +116,27 @@ def test_params_of_the_chat_are_named_as_the_client_knows_them(
     assert renamed(bad_request("x", "y", given_param)).param == shown
 
 
-@given(st.lists(st.sampled_from(["user", "assistant", "call"]), min_size=1, max_size=40), st.integers(0, 5))
-def test_what_is_dropped_is_whole_turns_and_never_the_new_input(kinds: list[str], keep: int) -> None:
+@given(st.lists(st.sampled_from(["user", "assistant", "system", "call"]), min_size=1, max_size=40))
+def test_what_is_dropped_is_whole_turns_and_never_the_last_one(kinds: list[str]) -> None:
     items: list[Any] = []
     for place, kind in enumerate(kinds):
         if kind == "call":
             items += read_items([call(f"c{place}"), output(f"c{place}")], "input")
         else:
             items += read_items([{"role": kind, "content": str(place)}], "input")
-    new = [user_message("new") for _ in range(keep)]
-    left: list[Any] | None = items + new
+    items.append(user_message("new"))
+    instructions = [item for item in items if item.get("role") == "system"]
+    left: list[Any] | None = items
     while left is not None:
-        assert left[len(left) - keep :] == new if keep else True
+        assert left[-1] == items[-1]
+        assert [item for item in left if item.get("role") == "system"] == instructions
         calls = {item["call_id"] for item in left if item["type"] == "function_call"}
         assert {item["call_id"] for item in left if item["type"] == "function_call_output"} <= calls
-        shorter = dropped_oldest(left, keep)
+        shorter = dropped_oldest(left)
         assert shorter is None or len(shorter) < len(left)
-        left = shorter
+        last, left = left, shorter
+    begun = [item for item in last if item.get("role") != "system"]
+    assert [item for item in begun[1:] if item.get("role") == "user"] == []
 
 
 KEYS = ["type", "role", "content", "id", "text", "call_id", "output", "name", "arguments"]

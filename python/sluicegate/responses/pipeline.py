@@ -113,17 +113,17 @@ class ResponsesPipeline:
             )
         ask = await self._chat.plan(entry, principal, chat_body(asked, items))
         if asked.truncates:
-            ask = await self._shortened(entry, principal, ask, (asked, items, len(context.input)))
+            ask = await self._shortened(entry, principal, ask, (asked, items))
         identity = (_ids.next(), wall_seconds())
         return _Turn(owner, asked, context, ask, head(asked, identity, ask.plan.name, store=context.stored))
 
     async def _shortened(
-        self, entry: Entry, principal: Principal, ask: Ask, what: tuple[Asked, list[Json], int]
+        self, entry: Entry, principal: Principal, ask: Ask, what: tuple[Asked, list[Json]]
     ) -> Ask:
         """The chat without its oldest turns, where it is too long for every model that may be asked."""
-        asked, items, keep = what
+        asked, items = what
         while not await self._chat.fits(ask):
-            shorter = dropped_oldest(items, keep)
+            shorter = dropped_oldest(items)
             if shorter is None:
                 return ask
             items = shorter

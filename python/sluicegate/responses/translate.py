@@ -19,6 +19,7 @@ _PARAMS = {
 
 # What refers to what is stored, which is here.
 _KEPT_HERE = ("previous_response_id", "conversation", "background", "metadata", "truncation")
+_INSTRUCTIONS = ("system", "developer")
 _FUNCTION = ("name", "description", "parameters", "strict")
 
 
@@ -106,17 +107,18 @@ def renamed(error: errors.GatewayError) -> errors.GatewayError:
     return error
 
 
-def dropped_oldest(items: list[Json], keep: int) -> list[Json] | None:
-    """A quarter less of the context, by whole turns; None where only the last `keep` items are left."""
-    begins = [
-        place
-        for place, item in enumerate(items[: len(items) - keep + 1])
-        if place and (item.get("role") == "user" or place == len(items) - keep)
-    ]
+def dropped_oldest(items: list[Json]) -> list[Json] | None:
+    """A quarter less of the context, by whole turns; None where only the last one is left.
+
+    A turn begins with what the user says, so that no call is parted from its result. Instructions stay.
+    """
+    fixed = [item for item in items if item.get("role") in _INSTRUCTIONS]
+    rest = [item for item in items if item.get("role") not in _INSTRUCTIONS]
+    begins = [place for place, item in enumerate(rest) if place and item.get("role") == "user"]
     if not begins:
         return None
-    least = max(len(items) // 4, 1)
-    return items[next((place for place in begins if place >= least), begins[-1]) :]
+    least = max(len(rest) // 4, 1)
+    return fixed + rest[next((place for place in begins if place >= least), begins[-1]) :]
 
 
 def _tools(asked: Asked) -> Json:

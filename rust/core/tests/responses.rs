@@ -1,4 +1,5 @@
 //! Chunks of a chat as the events of a response: any split gives the same events, and a cut never looks complete.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // clippy.toml allows them only inside of #[test]
 
 use serde_json::{json, Value};
 use sluicegate_core::chat::Operation;

@@ -342,6 +342,26 @@ def test_an_early_failure_keeps_its_status(client: OpenAI) -> None:
     assert (refused.value.status_code, refused.value.param) == (422, "input")
 
 
+def test_truncation_drops_the_oldest_turns(client: OpenAI, scripted: ScriptedUpstream) -> None:
+    turns: Any = [
+        {"role": role, "content": f"{number} " + "word " * 60}
+        for number in range(20)
+        for role in ("user", "assistant")
+    ]
+    items = [*turns, {"role": "user", "content": "last"}]
+    with pytest.raises(BadRequestError) as refused:
+        client.responses.create(model="narrow", input=items)
+    assert (refused.value.code, refused.value.param) == ("context_length_exceeded", "input")
+    key, extra = script({})
+    rules = {"role": "developer", "content": "Rules."}
+    client.responses.create(model="narrow", input=[rules, *items], truncation="auto", extra_body=extra)
+    messages = sent(scripted, key)[0]["messages"]
+    assert messages[0] == {"role": "system", "content": "Rules."}
+    assert messages[1]["role"] == "user"
+    assert messages[-1]["content"] == "last"
+    assert 2 < len(messages) < len(items)
+
+
 def _theirs(status: str = "completed") -> dict[str, Any]:
     part = {"type": "output_text", "text": "native", "annotations": []}
     message = {
