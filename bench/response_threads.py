@@ -2,9 +2,9 @@
 
     python -m bench.response_threads --threads 10000 --workers 4
 
-Starts a gateway with a database of its own, and an upstream that answers with all that it was told. Each
-thread sends its next turn as soon as it has the answer to the one before, over whichever connection is free,
-so that turns of one thread meet different worker processes.
+Starts a gateway with a database of its own (or SLUICEGATE_DATABASE_URL, an empty one of PostgreSQL), and an
+upstream that answers with all that it was told. Each thread sends its next turn as soon as it has the answer
+to the one before, over whichever connection is free, so that turns of one thread meet different workers.
 """
 
 import argparse
@@ -171,8 +171,15 @@ async def _main(threads: int, workers: int, turns: int) -> int:
             url = {n: v for n, v in os.environ.items() if n == "SLUICEGATE_DATABASE_URL"}
             own = {"SLUICEGATE_API_KEYS": KEY, "SLUICEGATE_DATA_DIR": f"{folder}/data"}
             command = ["-m", "sluicegate", "serve", "--config", str(settings), "--port", str(port)]
+            environment = {**kept, **url, **own}
+            if url:
+                # A server's database is not made by the gateway.
+                migrate = [sys.executable, "-m", "sluicegate", "migrate"]
+                done = await asyncio.create_subprocess_exec(*migrate, env=environment)
+                if await done.wait():
+                    return 2
             process = await asyncio.create_subprocess_exec(
-                sys.executable, *command, "--workers", str(workers), env={**kept, **url, **own}
+                sys.executable, *command, "--workers", str(workers), env=environment
             )
             try:
                 await _ready(port)
