@@ -34,6 +34,7 @@ from sluicegate.keys.authenticate import Authenticator, NoGrants
 from sluicegate.models import routes as models
 from sluicegate.models.catalog import Catalog, Source
 from sluicegate.responses import endpoint as responses
+from sluicegate.responses.expiry import Expiry
 from sluicegate.responses.memory import Memory
 from sluicegate.responses.pipeline import ResponsesPipeline
 from sluicegate.settings import Settings, UpstreamConfig
@@ -116,6 +117,7 @@ class Gateway:
             keep_alive=server.stream_keep_alive,
             chats=StoredChats(self._shelf),
         )
+        self._expiry = Expiry(self._shelf)
         self._responses = ResponsesPipeline(parts, Memory(self._shelf))
         self._drain_timeout = server.drain_timeout
         self._draining = False
@@ -202,6 +204,7 @@ class Gateway:
             self._draining = True
             opening.cancel()
             await self._discovery.stop()
+            self._expiry.stop()
             await self._responses.close()
             if self.survey is not None:
                 await self.survey.stop()
@@ -231,6 +234,7 @@ class Gateway:
         self._keys.grants, stored.spaces = self.records.keys, self.records.spaces
         database = self.records.database
         self._shelf.open(database, GroupWriter(database))
+        self._expiry.start()
         self.survey = Survey(database, self._engine, open_handle, self._networks, self._log)
         self.survey.start()
 

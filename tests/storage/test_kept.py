@@ -14,9 +14,11 @@ from sluicegate.conversations import store as conversations
 from sluicegate.conversations.model import user_message
 from sluicegate.http.door import Owner, Window
 from sluicegate.responses import store as responses
-from sluicegate.storage.database import Database
+from sluicegate.responses.expiry import KEEP_MS, MOST, Expiry
+from sluicegate.storage.database import Database, now_ms
 from sluicegate.storage.errors import NotFoundError, UnavailableError
 from sluicegate.storage.group import GroupWriter
+from sluicegate.storage.shelf import Shelf
 from sluicegate.storage.transaction import View
 
 pytestmark = pytest.mark.asyncio
@@ -215,3 +217,26 @@ async def test_a_write_that_cannot_reach_the_database_says_so(database: Database
     with pytest.raises(UnavailableError):
         await writer.write(lambda view: responses.save(view, ADA, turn("a")))
     assert tries == 3
+
+
+async def test_what_is_older_than_thirty_days_is_deleted(database: Database) -> None:
+    made = await write(database, lambda view: conversations.create(view, ADA, {}, []))
+    for number in range(MOST + 5):
+        await save(database, turn(f"old{number}", conversation=made.id if number == 0 else None))
+    chat = chats.Chat(id="old", model="m", metadata={}, messages=[], body='{"id":"old"}')
+    await write(database, lambda view: chats.save(view, ADA, chat))
+    async with database.note() as view:
+        for table in ("kept_responses", "kept_chats"):
+            await view.execute(text(f"UPDATE {table} SET created_at = created_at - {KEEP_MS + 60_000}"))
+    await save(database, turn("new"))
+    shelf = Shelf(configured=True)
+    shelf.open(database, GroupWriter(database))
+    await Expiry(shelf).sweep(now_ms())
+    async with database.read() as view:
+        assert (await responses.find(view, ADA, "new")).id == "new"
+        counts = [
+            (await view.execute(text(f"SELECT count(*) FROM {table}"))).scalar()
+            for table in ("kept_responses", "kept_items", "kept_chats")
+        ]
+        assert counts == [1, 4, 0]
+        assert len(await conversations.all_items(view, ADA, made.id)) == 2

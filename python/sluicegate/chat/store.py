@@ -82,5 +82,14 @@ async def page(
         after = rows[-1].id
 
 
+async def expire(view: View, before: int, most: int) -> int:
+    """Delete chats older than `before` (milliseconds since 1970), at most so many; how many they were."""
+    old = select(_table.c.id).where(_table.c.created_at < before).order_by(_table.c.created_at).limit(most)
+    refs = list((await view.execute(old)).scalars())
+    if refs:
+        await view.execute(delete(_table).where(_table.c.id.in_(refs)))
+    return len(refs)
+
+
 def _mine(owner: Owner) -> "ColumnElement[bool]":
     return (_table.c.workspace == owner.workspace) & (_table.c.owner == owner.key)

@@ -133,6 +133,21 @@ async def end(view: View, owner: Owner, response: str, status: str, body: str) -
     return await find(view, owner, response)
 
 
+async def expire(view: View, before: int, most: int) -> int:
+    """Delete responses older than `before` (milliseconds since 1970), at most so many; how many they were.
+
+    What they added to conversations stays there.
+    """
+    old = select(_table.c.id).where(_table.c.created_at < before).order_by(_table.c.created_at).limit(most)
+    refs = list((await view.execute(old)).scalars())
+    if refs:
+        inside = _items.c.response.in_(refs)
+        await view.execute(delete(_items).where(inside, _items.c.conversation.is_(None)))
+        await view.execute(update(_items).where(inside).values(response=None))
+        await view.execute(delete(_table).where(_table.c.id.in_(refs)))
+    return len(refs)
+
+
 def _mine(owner: Owner, response: str) -> "ColumnElement[bool]":
     own = (_table.c.workspace == owner.workspace) & (_table.c.owner == owner.key)
     return own & (_table.c.id == response)

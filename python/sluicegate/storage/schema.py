@@ -307,6 +307,7 @@ kept_responses = Table(
     Column("created_at", BigInteger, nullable=False),
     # When the process that works on it said so last.
     Column("touched_at", BigInteger, nullable=False),
+    Index("ix_kept_responses_created_at", "created_at"),
 )
 
 # Input and output of responses, and what was put into conversations by hand, in the order of `sequence`.
@@ -338,4 +339,5 @@ kept_chats = Table(
     Column("body", Text, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Index("ix_kept_chats_owner", "workspace", "owner", "id"),
+    Index("ix_kept_chats_created_at", "created_at"),
 )

@@ -30,6 +30,7 @@ def upgrade() -> None:
         sa.Column("touched_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_kept_responses"),
     )
+    op.create_index("ix_kept_responses_created_at", "kept_responses", ["created_at"], unique=False)
     op.create_table(
         "kept_items",
         sa.Column(
@@ -62,4 +63,5 @@ def upgrade() -> None:
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_kept_chats"),
     )
+    op.create_index("ix_kept_chats_created_at", "kept_chats", ["created_at"], unique=False)
     op.create_index("ix_kept_chats_owner", "kept_chats", ["workspace", "owner", "id"], unique=False)
