@@ -68,8 +68,8 @@ async def test_what_was_acknowledged_survives_kill_9(location: Location, tmp_pat
                 before = len(acknowledged)
                 driving = asyncio.create_task(chains(server.port, acknowledged, asyncio.Event()))
                 await asyncio.sleep(0.4 + 0.1 * turn)
-                # Workers first: their parent would give them time.
-                for pid in reversed(family(server.process.pid)):
+                # The parent first: it would start new workers.
+                for pid in family(server.process.pid):
                     os.kill(pid, signal.SIGKILL)
                 await asyncio.wait_for(driving, 30)
                 assert len(acknowledged) > before
