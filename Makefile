@@ -12,7 +12,7 @@ BIN := .venv/bin
 RUST_SOURCES := $(shell find rust -name '*.rs' -not -path '*/target/*') $(shell find rust -name Cargo.toml)
 NODE_TESTS := tests/contract/node
 
-.PHONY: help demo build test test-rust test-python check fmt bench wheel lock services clean
+.PHONY: help demo build test test-rust test-python test-agents check fmt bench wheel lock services clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ test-rust: .make/cargo  ## the tests of the Rust core alone
 
 test-python: .make/build  ## everything under tests/; ARGS="-k name" for a part
 	$(BIN)/python -m pytest $(ARGS)
+
+test-agents: .make/build .make/agents  ## tool loops of openai-agents, Pydantic AI and LangChain over the gateway
+	$(BIN)/python -m pytest tests/agents $(ARGS)
 
 check: .make/build  ## formats, lints, types, the stub, the lock files
 	cargo fmt --all --check
@@ -84,6 +87,10 @@ clean:  ## remove everything that was built
 
 .make/build: .make/venv .make/cargo pyproject.toml Cargo.toml Cargo.lock $(RUST_SOURCES)
 	PIP_QUIET=1 VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/maturin develop --release --locked --quiet
+	@touch $@
+
+.make/agents: .make/venv requirements/agents.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/agents.txt
 	@touch $@
 
 .make/bench: .make/venv requirements/bench.txt

@@ -19,6 +19,7 @@ START_SECONDS = 45.0
 STOP_SECONDS = 15.0
 OWN_VARIABLES = ("SLUICEGATE_", "OPENAI_")
 _GIVEN: set[int] = set()
+_NO_DATA = "/nonexistent/sluicegate-tests"
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def clean_environment(extra: Mapping[str, str]) -> dict[str, str]:
     A database of whoever runs the tests counts as that: the default data directory is one that is not there.
     """
     kept = {name: value for name, value in os.environ.items() if not name.startswith(OWN_VARIABLES)}
-    return {**kept, "PYTHONUNBUFFERED": "1", "XDG_DATA_HOME": "/nonexistent", **extra}
+    return {**kept, "PYTHONUNBUFFERED": "1", "XDG_DATA_HOME": _NO_DATA, **extra}
 
 
 def answers(port: int, path: str) -> bool:
@@ -138,7 +139,13 @@ def stop(process: subprocess.Popen[bytes]) -> int:
 
 @contextmanager
 def gateway(
-    settings: str, folder: Path, *, keys: str, workers: int = 1, within: Sequence[str] = ()
+    settings: str,
+    folder: Path,
+    *,
+    keys: str,
+    workers: int = 1,
+    within: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[Server]:
     """`sluicegate serve` with this settings file, ready to answer."""
     port = free_port()
@@ -149,7 +156,7 @@ def gateway(
         arguments,
         port,
         folder / "gateway.log",
-        environment={"SLUICEGATE_API_KEYS": keys},
+        environment={"SLUICEGATE_API_KEYS": keys, **(environment or {})},
         within=within,
         ready=lambda p: answers(p, "/readyz"),
     ) as server:

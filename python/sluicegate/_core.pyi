@@ -40,6 +40,9 @@ class Request:
     def n(self) -> int:
         """Choices asked for, 1 where the field is absent."""
     @property
+    def store(self) -> bool:
+        """The answer is to be kept."""
+    @property
     def message_count(self) -> int:
         """Messages of a chat."""
     @property
@@ -54,6 +57,9 @@ class Request:
     @property
     def input_count(self) -> int:
         """Texts in `prompt` or `input` that are answered each for itself; 1 for a chat."""
+    @property
+    def body(self) -> bytes:
+        """As it came."""
     @property
     def size(self) -> int: ...
     def compose(
@@ -175,6 +181,12 @@ class Outcome:
     def tail(self) -> bytes:
         """The last bytes of a stream, not yet sent: they leave after the call is settled."""
     @property
+    def answer(self) -> bytes | None:
+        """The whole of a stream as one JSON object, with `keep` or `shape`; None where it is not whole."""
+    @property
+    def closing(self) -> bytes:
+        """The event that ends a response, to be sent behind the tail; empty without `shape`."""
+    @property
     def prompt_tokens(self) -> int | None: ...
     @property
     def completion_tokens(self) -> int | None: ...
@@ -263,12 +275,15 @@ class Bridge:
     def exchange(
         self,
         upstream: Upstream,
-        operation: Operation | Literal["models"],
+        operation: Operation | Literal["models", "responses"],
         body: bytes | None,
         future: Any,
         *,
         stream: bool = False,
         public_model: str | None = None,
+        public_id: str | None = None,
+        keep: bool = False,
+        shape: tuple[str, str, bool] | None = None,
         hide_usage: bool = False,
         choices: int = 1,
         keep_alive: float = 0.0,
@@ -280,7 +295,10 @@ class Bridge:
     ) -> Call:
         """Start one call; `future`, an asyncio one or what has its `done` and `set_result`, gets a Reply.
 
-        `models` sends GET /models; all else POSTs `body`. `public_model` replaces `model` in the answer.
+        `models` sends GET /models; all else POSTs `body`. `public_model` replaces `model` in the answer,
+        `public_id` its `id`. With `keep`, the outcome of a stream has the whole answer as well. `shape` makes
+        a response of the Responses API of the answer to a chat: its id, its JSON without the last brace and
+        without what follows from the answer, and whether thoughts are shown as a summary.
         `choices` is the request's `n`: a stream that ends with fewer is not complete.
         `hide_usage` drops what `compose(include_usage=True)` caused. `keep_alive` > 0: a stream without a
         first event after that many seconds resolves all the same, and comments follow at that pace.

@@ -13,14 +13,17 @@ from sluicegate import engine as core
 from sluicegate import errors
 from sluicegate.assistants import configured as assistants
 from sluicegate.chat import endpoint as chat
+from sluicegate.chat import routes as stored_chats
 from sluicegate.chat.count import PromptCounter
 from sluicegate.chat.directory import SettingsDirectory, View
+from sluicegate.chat.keep import StoredChats
 from sluicegate.chat.pipeline import Parts
 from sluicegate.chat.scopes import Scopes
 from sluicegate.chat.stored import StoredDirectory
 from sluicegate.chat.window import ContextWindows
 from sluicegate.clock import wall_seconds
 from sluicegate.completions import endpoint as completions
+from sluicegate.conversations import routes as conversations
 from sluicegate.embeddings import endpoint as embeddings
 from sluicegate.errors import GatewayError
 from sluicegate.fallback import FALLBACK_DEFAULT
@@ -37,8 +40,13 @@ from sluicegate.limits.admit import Limiter, Scope
 from sluicegate.limits.model import NO_LIMITS, rules_of
 from sluicegate.models import routes as models
 from sluicegate.models.catalog import Catalog, Source
+from sluicegate.responses import endpoint as responses
+from sluicegate.responses.expiry import Expiry
+from sluicegate.responses.memory import Memory
+from sluicegate.responses.pipeline import ResponsesPipeline
 from sluicegate.settings import Settings, UpstreamConfig
 from sluicegate.storage.errors import StorageError
+from sluicegate.storage.shelf import Shelf
 from sluicegate.telemetry.logs import Log
 from sluicegate.upstreams.discover import Discovery, Models
 from sluicegate.upstreams.kept import KeptUpstreams
@@ -110,12 +118,16 @@ class Gateway:
         self._keys.grants = None if location is None else NoGrants()
         self._counter = PromptCounter(self._log)
         self._usage = Usage(location, server.workers, self._log)
+        self._shelf = Shelf(configured=location is not None)
+        self._expiry = Expiry(self._shelf)
         # The hour in which a budget's owner was warned.
         self._warned: dict[core.LimitRules, int] = {}
         self._drain_timeout = server.drain_timeout
         self._draining = False
         self._cut: asyncio.Task[None] | None = None
-        self.asgi = self._assemble(self._parts(settings))
+        parts = self._parts(settings)
+        self._responses = ResponsesPipeline(parts, Memory(self._shelf))
+        self.asgi = self._assemble(parts)
 
     def _parts(self, settings: Settings) -> Parts:
         """What the stages of a request work with."""
@@ -136,10 +148,20 @@ class Gateway:
             ledger=Ledger(self._log, self._usage.recorder),
             watches=ClientWatches(),
             keep_alive=server.stream_keep_alive,
+            chats=StoredChats(self._shelf),
         )
 
     def _assemble(self, parts: Parts) -> Envelope:
-        routes: list[BaseRoute] = [chat.route(parts), completions.route(parts), embeddings.route(parts)]
+        door = (self._keys, parts.bodies, self._shelf)
+        stored = stored_chats.stored(*door)
+        routes: list[BaseRoute] = [
+            chat.route(parts, stored),
+            completions.route(parts),
+            embeddings.route(parts),
+        ]
+        routes += stored_chats.routes(stored)
+        routes += responses.routes(self._responses, *door)
+        routes += conversations.routes(*door)
         routes += models.routes(self._keys, self._directory)
         mounted = [] if self._location is None else [Mount("/api", self._manage)]
         router = ExactRouter(
@@ -239,8 +261,11 @@ class Gateway:
             self._draining = True
             opening.cancel()
             await self._discovery.stop()
+            self._expiry.stop()
+            await self._responses.close()
             if self.survey is not None:
                 await self.survey.stop()
+            await self._shelf.close()
             if self.records is not None:
                 await self.records.close()
             await self._engine.close()
@@ -256,6 +281,7 @@ class Gateway:
         # Here, not at the top: who needs no database must not wait for this import.
         from sluicegate.management.app import create_management  # noqa: PLC0415
         from sluicegate.records import Records  # noqa: PLC0415
+        from sluicegate.storage.group import GroupWriter  # noqa: PLC0415
         from sluicegate.upstreams.survey import Survey  # noqa: PLC0415
 
         while self.records is None:
@@ -270,6 +296,8 @@ class Gateway:
         )
         self._keys.grants, stored.spaces = self.records.keys, self.records.spaces
         database = self.records.database
+        self._shelf.open(database, GroupWriter(database))
+        self._expiry.start()
         self.survey = Survey(database, self._engine, open_handle, self._networks, self._log)
         self.survey.start()
 

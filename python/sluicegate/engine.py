@@ -78,7 +78,7 @@ __all__ = [
     "scan",
 ]
 
-Operation = Literal["chat", "completions", "embeddings", "models"]
+Operation = Literal["chat", "completions", "embeddings", "models", "responses"]
 
 # Without a thread of their own, the clocks of calls are looked at so often; they are seconds long.
 TICK_SECONDS = 0.05

@@ -118,6 +118,13 @@ def unavailable(code: str, message: str) -> GatewayError:
     return GatewayError(503, code, message, headers=tuple(retry_headers(1000)))
 
 
+def not_kept(kind: str, ref: str) -> GatewayError:
+    """Nothing that this key has stored has that id; one of another key is the same."""
+    return _refusal(
+        404, "not_found", f"There is no {kind} with the id `{printable(ref)}` that this API key has stored."
+    )
+
+
 def model_not_found(message: str) -> GatewayError:
     """A model name that no upstream serves."""
     return _refusal(404, "model_not_found", message, "model")

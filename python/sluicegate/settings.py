@@ -98,10 +98,10 @@ class UpstreamConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     prices: dict[Model, dict[str, Any]] = {}
     # The upstream's own model name to an encoding, or to the path of a tokenizer.json.
     tokenizers: dict[Model, str] = {}
-    # 0: only where all others are out.
-    weight: Annotated[int, Meta(ge=0, le=1000)] = 1
+    weight: Annotated[int, Meta(ge=0, le=1000)] = 1  # 0: only where all others are out.
     # 0 is asked first; the next number only where nobody of it is left.
     priority: Annotated[int, Meta(ge=0, le=100)] = 0
+    responses: bool = False  # It has /v1/responses itself.
     # By the upstream's own name of the model, where a person knows better than the server tells.
     context_lengths: dict[Model, Annotated[int, Meta(ge=1, le=100_000_000)]] = {}
     # Fields of a request that it refuses: they are left out, and named in `x-dropped-params`.

@@ -27,6 +27,7 @@ LAYERS = (
         "members",
         "limits",
         "history",
+        "conversations",
         "quality",
         "usage",
         "models",
@@ -46,6 +47,7 @@ IMPORTABLE = {"client": {"engine", "fallback"}, "sse": {"engine"}}
 ALLOWED = {
     ("completions", "chat"),
     ("embeddings", "chat"),
+    ("responses", "chat"),
     ("cli", "demo"),
     ("errors", "ids"),
     ("settings", "toml_lines"),

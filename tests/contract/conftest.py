@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 import pytest_asyncio
-from contract_setup import API_KEY, settings_file
+from contract_setup import API_KEY, KEYS, OTHER_KEY, settings_file
 from openai import AsyncOpenAI, OpenAI
 from scripted import ScriptedUpstream, scripted_upstream
 
@@ -39,6 +39,32 @@ def served(
     settings = settings_file(demo.base_url, scripted.base_url)
     with gateway(settings, tmp_path_factory.mktemp("gateway"), keys=API_KEY) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def keeping(
+    demo: Server, scripted: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """The same with a database, and two workers that share it."""
+    folder = tmp_path_factory.mktemp("keeping")
+    settings = settings_file(demo.base_url, scripted.base_url)
+    environment = {"SLUICEGATE_DATA_DIR": str(folder / "data")}
+    with gateway(settings, folder, keys=KEYS, workers=2, environment=environment) as server:
+        yield server
+
+
+@pytest.fixture
+def keeper(keeping: Server) -> Iterator[OpenAI]:
+    """The official client of the gateway that keeps what it is given."""
+    with OpenAI(base_url=keeping.base_url, api_key=API_KEY, timeout=45) as client:
+        yield client
+
+
+@pytest.fixture
+def stranger(keeping: Server) -> Iterator[OpenAI]:
+    """Another key of the same gateway."""
+    with OpenAI(base_url=keeping.base_url, api_key=OTHER_KEY, timeout=45) as client:
+        yield client
 
 
 @pytest.fixture

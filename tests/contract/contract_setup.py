@@ -3,6 +3,8 @@
 from scripted import UPSTREAM_KEY
 
 API_KEY = "sk-contract-test-key-0123456789abcdef"
+OTHER_KEY = "sk-contract-other-key-0123456789abcde"
+KEYS = f"{API_KEY},{OTHER_KEY}"
 
 # After a 429 the gateway leaves that model alone for as long as the upstream asked, so that each test that
 # causes one has a model of its own.
@@ -42,6 +44,13 @@ base_url = "{scripted}"
 api_key = "{upstream_key}"
 models = ["narrow"]
 context_lengths = {{ narrow = 1000 }}
+
+[[upstreams]]
+name = "native"
+base_url = "{scripted}"
+api_key = "{upstream_key}"
+models = ["native"]
+responses = true
 
 [[assistants]]
 name = "Helpful one/π v1"

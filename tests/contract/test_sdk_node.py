@@ -52,10 +52,13 @@ def test_the_suite_is_there() -> None:
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_the_node_client(file: str, installed: None, served: Server, scripted: ScriptedUpstream) -> None:
+def test_the_node_client(
+    file: str, installed: None, served: Server, keeping: Server, scripted: ScriptedUpstream
+) -> None:
     result = run(
         ["--test", "--test-reporter=tap", "--test-timeout=60000", file],
         CONTRACT_BASE_URL=served.base_url,
+        CONTRACT_KEEPING_URL=keeping.base_url,
         CONTRACT_API_KEY=API_KEY,
         CONTRACT_SCRIPTED_ORIGIN=scripted.base_url.removesuffix("/v1"),
     )

@@ -172,6 +172,7 @@ class FakeRequest:
         self.model: str | None = self.values.get("model")
         self.stream: bool = self.values.get("stream", False) and operation != "embeddings"
         self.n = 1
+        self.store = bool(self.values.get("store"))
         limits = ("max_completion_tokens", "max_tokens", "max_output_tokens")
         self.max_tokens: int | None = next((self.values[n] for n in limits if n in self.values), None)
         messages = self.values.get("messages", [])

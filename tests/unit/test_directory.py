@@ -13,6 +13,7 @@ from fakes.engine import FakeEngine, FakeRecipe, FakeReply, FakeRequest, FakeUps
 from sluicegate.assistants.model import Assistant, AssistantSpec
 from sluicegate.chat.count import PromptCounter
 from sluicegate.chat.directory import View
+from sluicegate.chat.keep import StoredChats
 from sluicegate.chat.pipeline import Parts, Pipeline
 from sluicegate.chat.prepare import CHAT
 from sluicegate.chat.scopes import Scopes
@@ -28,6 +29,7 @@ from sluicegate.limits.admit import Limiter
 from sluicegate.models.catalog import Catalog, Source
 from sluicegate.models.routes import ModelsEndpoint
 from sluicegate.settings import UpstreamConfig
+from sluicegate.storage.shelf import Shelf
 from sluicegate.telemetry.logs import Log
 from sluicegate.upstreams.model import Upstream
 from sluicegate.upstreams.select import RetryBudget
@@ -102,6 +104,7 @@ class Gateway:
         scan: Any = FakeRequest
         recipe: Any = FakeRecipe
         parts = Parts(
+            chats=StoredChats(Shelf(configured=False)),
             keys=self.keys,
             bodies=BodyReader(1 << 20, 10.0, 1),
             scan=scan,

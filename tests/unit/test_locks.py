@@ -37,15 +37,17 @@ def asked_for(lines: list[str]) -> list[Requirement]:
 def wanted(lock: str) -> list[Requirement]:
     """What the lock file of this name has to satisfy."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    sources = {"runtime": [], "dev": ["build", "test", "check"], "bench": ["bench"]}[lock]
-    lines = [] if lock == "bench" else list(project)
+    sources = {"runtime": [], "dev": ["build", "test", "check"], "bench": ["bench"], "agents": ["agents"]}[
+        lock
+    ]
+    lines = [] if lock in ("bench", "agents") else list(project)
     for source in sources:
         lines += (REQUIREMENTS / f"{source}.in").read_text().splitlines()
     return asked_for(lines)
 
 
-def test_there_are_three() -> None:
-    assert [lock.stem for lock in LOCKS] == ["bench", "dev", "runtime"]
+def test_there_are_four() -> None:
+    assert [lock.stem for lock in LOCKS] == ["agents", "bench", "dev", "runtime"]
 
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.stem)

@@ -1,12 +1,16 @@
 """The stages of a request, in order: who, what, where to, the call, the answer, the record."""
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from msgspec import Struct
 
 from sluicegate import errors
 from sluicegate.chat.directory import Directory, View
+from sluicegate.chat.keep import StoredChats
 from sluicegate.chat.prepare import Ask, MakeRecipe, Operation, Prepared, Rules, check, prepare, recipe
 from sluicegate.chat.scopes import Scopes, demand
 from sluicegate.chat.window import ContextWindows, ToBeCounted
@@ -16,7 +20,7 @@ from sluicegate.errors import ClientGoneError, GatewayError
 from sluicegate.http.body import BodyReader
 from sluicegate.http.exchange import JSON_HEADERS, Exchange
 from sluicegate.http.head import require_json, require_method
-from sluicegate.http.relay import ClientWatch, ClientWatches, send_stream
+from sluicegate.http.relay import Cancellable, ClientWatch, ClientWatches, Last, send_stream
 from sluicegate.keys.authenticate import Authenticator
 from sluicegate.keys.model import Principal
 from sluicegate.limits.admit import Limiter, check_size
@@ -25,7 +29,8 @@ from sluicegate.upstreams.select import RetryBudget, select, select_other, short
 from sluicegate.usage.settle import CLIENT_CLOSED, Entry, Ledger
 
 if TYPE_CHECKING:
-    from sluicegate.engine import Engine, Failure, Outcome, Reply, Request
+    from sluicegate.chat.keep import Kept
+    from sluicegate.engine import Engine, Failure, Outcome, Reply, Request, Stream
 
 # A call and two more: with three dead servers a fourth is not the likely answer. Each further step of an
 # assistant's models adds one, so that the last of them is asked too.
@@ -57,18 +62,35 @@ class Parts(NamedTuple):
     ledger: Ledger
     watches: ClientWatches
     keep_alive: float
+    chats: StoredChats
+
+
+class Watch(Protocol):
+    """Who waits for the answer; `http.relay.ClientWatch` is one."""
+
+    gone: bool
+
+    def on_gone(self, doing: Cancellable) -> None: ...
 
 
 # Structs: a NamedTuple takes four times as long to make, and each request makes some.
-class _Job(Struct, frozen=True):
+class Job(Struct, frozen=True):
+    """One request on its way to the upstreams."""
+
     exchange: Exchange
     ask: Ask
     principal: Principal
     entry: Entry
-    watch: ClientWatch
+    watch: Watch
+    # Further options of the call.
+    extra: Mapping[str, Any] = MappingProxyType({})
+    # The body for an upstream that has the Responses API itself; None: it is asked as any other.
+    native: "Callable[[Candidate], bytes | None] | None" = None
 
 
-class _Answered(Struct, frozen=True):
+class Answered(Struct, frozen=True):
+    """An answer that has begun, and who gives it."""
+
     reply: "Reply"
     candidate: Candidate
     dropped: tuple[str, ...]
@@ -86,13 +108,16 @@ class Pipeline:
         """Answer one request. Raises what the envelope turns into a response; by then it is on record."""
         entry = Entry(exchange.request_id, self._operation, exchange.began)
         try:
-            ask, principal = await self._accept(exchange, entry)
-            self._admit(ask, principal, entry)
+            principal = await self.identify(exchange, entry)
+            ask = await self.plan(entry, principal, await self.read(exchange, entry))
+            kept = self._parts.chats.begin(ask, principal)
+            self.admit(ask, principal, entry)
             # Only a call upstream is worth watching for: what came before has ended or failed by itself.
             watch = self._parts.watches.begin(exchange.receive)
             try:
-                answered = await self._call(_Job(exchange, ask, principal, entry, watch))
-                answer = self._answer(exchange, entry, answered, watch)
+                extra = {} if kept is None else kept.options
+                answered = await self.call(Job(exchange, ask, principal, entry, watch, extra))
+                answer = self._answer(exchange, entry, answered, watch, kept)
                 # The prompt may be long: it must not stay in memory for as long as its answer streams.
                 del ask, answered
                 await answer
@@ -110,8 +135,8 @@ class Pipeline:
                 # A fault of our own, or the end of the task: what was reserved is free again, and on record.
                 self._parts.ledger.dropped(entry)
 
-    async def _accept(self, exchange: Exchange, entry: Entry) -> tuple[Ask, Principal]:
-        """Stages 1 to 4: everything that can be refused without asking anybody."""
+    async def identify(self, exchange: Exchange, entry: Entry) -> Principal:
+        """Stage 1, and what the headers alone can be refused for."""
         parts = self._parts
         head = exchange.head
         # Who comes first: without a key nobody makes us read a body, or learns which paths there are.
@@ -123,9 +148,18 @@ class Pipeline:
             raise errors.missing_scope(self._rules.scope)
         require_method(exchange.method, "POST")
         require_json(head)
-        body = await parts.bodies.read(exchange.receive, head.content_length)
+        return principal
+
+    async def read(self, exchange: Exchange, entry: Entry) -> bytes:
+        """Stage 2."""
+        body = await self._parts.bodies.read(exchange.receive, exchange.head.content_length)
         entry.bytes_in = len(body)
         exchange.body_read = True
+        return body
+
+    async def plan(self, entry: Entry, principal: Principal, body: bytes) -> Ask:
+        """Stages 3 and 4: everything else that can be refused without asking anybody."""
+        parts = self._parts
         # One pass in Rust; Python never parses a body, so nobody can read it in two ways.
         try:
             request = parts.scan(self._operation, body)
@@ -143,9 +177,9 @@ class Pipeline:
         ask = Ask(plan, self._rules, request)
         if plan.assistant is not None:
             check(ask, plan.assistant)
-        return ask, principal
+        return ask
 
-    def _admit(self, ask: Ask, principal: Principal, entry: Entry) -> None:
+    def admit(self, ask: Ask, principal: Principal, entry: Entry) -> None:
         """Stage 5: all limits at once. What is reserved is held until the answer ENDS, however it does."""
         parts, plan = self._parts, ask.plan
         if plan.assistant is not None:
@@ -171,7 +205,7 @@ class Pipeline:
             )
         return model
 
-    async def _call(self, job: _Job) -> _Answered:
+    async def call(self, job: Job) -> Answered:
         """Stages 5 to 8: choose, prepare, ask; the next candidate only while nothing reached the client."""
         parts, plan = self._parts, job.ask.plan
         candidate = select(plan.steps)
@@ -197,7 +231,7 @@ class Pipeline:
             reply = await self._attempt(job, candidate, prepared, deadline)
             failure = reply.failure
             if failure is None:
-                return _Answered(reply, candidate, prepared.dropped)
+                return Answered(reply, candidate, prepared.dropped)
             if job.watch.gone or failure.cause == "client_closed":
                 raise ClientGoneError
             upstream, model = candidate
@@ -217,7 +251,20 @@ class Pipeline:
                 raise _final(job, failure, retried=len(tried) > 1 or not affordable)
             candidate, inject = other, True
 
-    async def _prepared(self, job: _Job, candidate: Candidate, inject: bool) -> Prepared:
+    async def fits(self, ask: Ask) -> bool:
+        """Whether the prompt leaves room for an answer at any upstream that may be asked."""
+        windows = self._parts.windows
+        for candidate in (one for step in ask.plan.steps for one in step):
+            limit = windows.proven_limit(ask, candidate)
+            if not isinstance(limit, ToBeCounted):
+                return True
+            made = recipe(ask, candidate[0], self._parts.make_recipe)
+            with suppress(GatewayError):
+                await windows.counted_limit(ask, candidate, made, limit)
+                return True
+        return False
+
+    async def _prepared(self, job: Job, candidate: Candidate, inject: bool) -> Prepared:
         """The body for this upstream. Raises 400 where the prompt is too long for this model."""
         upstream, model = candidate
         ask, windows = job.ask, self._parts.windows
@@ -228,10 +275,10 @@ class Pipeline:
         usage = inject and self._rules.streams and upstream.takes_stream_options(model)
         return prepare(ask, candidate, made, limit, usage=usage)
 
-    def _options(self, job: _Job, prepared: Prepared, deadline: float) -> dict[str, Any]:
+    def _options(self, job: Job, prepared: Prepared, deadline: float) -> dict[str, Any]:
         request, exchange = job.ask.request, job.exchange
         # The request id is for the upstream's own log; of the client's headers only what may be passed on.
-        options: dict[str, Any] = {"request_id": exchange.request_id}
+        options: dict[str, Any] = {"request_id": exchange.request_id, **job.extra}
         if exchange.head.forward:
             options["headers"] = list(exchange.head.forward)
         if prepared.public_model is not None:
@@ -245,7 +292,7 @@ class Pipeline:
             options["total_timeout"] = max(deadline - monotonic(), 0.001)
         return options
 
-    async def _attempt(self, job: _Job, candidate: Candidate, prepared: Prepared, deadline: float) -> "Reply":
+    async def _attempt(self, job: Job, candidate: Candidate, prepared: Prepared, deadline: float) -> "Reply":
         """One call to one upstream, which ends when the client leaves."""
         upstream, model = candidate
         entry = job.entry
@@ -254,15 +301,17 @@ class Pipeline:
         entry.upstream_model = model
         entry.price = self._parts.scopes.price(candidate)
         options = self._options(job, prepared, deadline)
-        pending = self._parts.engine.start(upstream.handle, self._operation, prepared.body, **options)
+        native = None if job.native is None else job.native(candidate)
+        if native is None:
+            pending = self._parts.engine.start(upstream.handle, self._operation, prepared.body, **options)
+        else:
+            pending = self._parts.engine.start(upstream.handle, "responses", native, **options)
         job.watch.on_gone(pending.call)
         return await pending.reply()
 
-    async def _answer(
-        self, exchange: Exchange, entry: Entry, answered: _Answered, watch: ClientWatch
-    ) -> None:
-        """Stages 9 and 10: relay, and settle before the last bytes leave."""
-        reply, (upstream, model), dropped = answered.reply, answered.candidate, answered.dropped
+    def headers_of(self, entry: Entry, answered: Answered) -> "list[errors.Header]":
+        """The headers of an answer."""
+        reply, (_, model), dropped = answered.reply, answered.candidate, answered.dropped
         headers = [*(JSON_HEADERS if reply.stream is None else _STREAM_HEADERS), *reply.headers]
         headers += entry.limit_headers
         if model != entry.model:
@@ -270,20 +319,44 @@ class Pipeline:
         if dropped:
             names = ", ".join(dropped[:_MOST_DROPPED])
             headers.append((b"x-dropped-params", errors.header_value(names)))
+        return headers
 
-        def settle(outcome: "Outcome | None") -> None:
-            upstream.note_outcome(model, outcome)
-            self._parts.ledger.settled(entry, outcome)
+    def settle(self, entry: Entry, candidate: Candidate, outcome: "Outcome | None") -> None:
+        """The record of an answer that has ended."""
+        upstream, model = candidate
+        upstream.note_outcome(model, outcome)
+        self._parts.ledger.settled(entry, outcome)
 
+    async def _answer(
+        self, exchange: Exchange, entry: Entry, answered: Answered, watch: ClientWatch, kept: "Kept | None"
+    ) -> None:
+        """Stages 9 and 10: relay, and settle before the last bytes leave."""
+        reply, candidate = answered.reply, answered.candidate
+        headers = self.headers_of(entry, answered)
         if reply.stream is None:
-            settle(reply.outcome)
+            self.settle(entry, candidate, reply.outcome)
+            if kept is not None:
+                await kept.keep(reply.body, reply.outcome)
             await exchange.answer(200, headers, reply.body)
             return
-        watch.on_gone(reply.stream)
+        settle = partial(self.settle, entry, candidate)
+        last = None if kept is None else kept.last
+        await self.stream(exchange, reply.stream, watch, headers, (settle, last))
+
+    async def stream(
+        self,
+        exchange: Exchange,
+        stream: "Stream",
+        watch: Watch,
+        headers: "list[errors.Header]",
+        end: "tuple[Callable[[Outcome | None], None], Last | None]",
+    ) -> None:
+        """Relay a stream to its end; `end`: told how it ended, then asked for the last bytes."""
+        watch.on_gone(stream)
         exchange.started = True
         headers += exchange.owed_headers()
         try:
-            await send_stream(exchange.send, reply.stream, headers, settle)
+            await send_stream(exchange.send, stream, headers, *end)
         except TimeoutError:
             # A client that takes nothing for so long is gone; `settle` has been told.
             return
@@ -294,7 +367,7 @@ def _may_go_on(failure: "Failure") -> bool:
     return failure.retryable or failure.status == errors.NOT_FOUND
 
 
-def _final(job: _Job, failure: "Failure", *, retried: bool) -> GatewayError:
+def _final(job: Job, failure: "Failure", *, retried: bool) -> GatewayError:
     """What the client is told when nobody is left."""
     plan = job.ask.plan
     if failure.status == errors.NOT_FOUND:

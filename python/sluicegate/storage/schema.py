@@ -19,7 +19,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0001"
+HEAD = "0002"
 
 metadata = MetaData(
     naming_convention={
@@ -280,4 +280,64 @@ idempotency = Table(
     Column("created_at", BigInteger, nullable=False),
     Index("uq_idempotency", "workspace", "actor", "key", unique=True),
     Index("ix_idempotency_created_at", "created_at"),
+)
+
+# What clients keep over OpenAI's own endpoints. `owner` is the key. Neither it nor the workspace need have a
+# row of its own: those of the settings have none.
+kept_conversations = Table(
+    "kept_conversations",
+    metadata,
+    _id(),
+    Column("workspace", Text, nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("metadata", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+kept_responses = Table(
+    "kept_responses",
+    metadata,
+    _id(),
+    Column("workspace", Text, nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    # The response before it, which its context begins with; it may have been deleted since.
+    Column("previous", Text),
+    Column("body", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    # When the process that works on it said so last.
+    Column("touched_at", BigInteger, nullable=False),
+    Index("ix_kept_responses_created_at", "created_at"),
+)
+
+# Input and output of responses, and what was put into conversations by hand, in the order of `sequence`.
+kept_items = Table(
+    "kept_items",
+    metadata,
+    Column("sequence", BigInteger().with_variant(Integer(), "sqlite"), primary_key=True, autoincrement=True),
+    # A client may send an item back, so that the same id comes twice.
+    Column("id", Text, nullable=False, index=True),
+    Column("workspace", Text, nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("response", Text),
+    Column("conversation", Text),
+    Column("is_input", Boolean, nullable=False),
+    Column("body", Text, nullable=False),
+    Index("ix_kept_items_response", "response", "sequence"),
+    Index("ix_kept_items_conversation", "conversation", "sequence"),
+)
+
+kept_chats = Table(
+    "kept_chats",
+    metadata,
+    _id(),
+    Column("workspace", Text, nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("metadata", Text, nullable=False),
+    Column("messages", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Index("ix_kept_chats_owner", "workspace", "owner", "id"),
+    Index("ix_kept_chats_created_at", "created_at"),
 )

@@ -50,6 +50,8 @@ class UpstreamDraft(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     context_lengths: Annotated[
         dict[Model, Annotated[int, Meta(ge=1, le=100_000_000)]], Meta(max_length=1000)
     ] = {}
+    # It has /v1/responses itself.
+    responses: bool = False
     enabled: bool = True
     # Only of the operator's own upstreams.
     offered_to: Offer = "none"
@@ -80,6 +82,8 @@ class UpstreamRecord(Struct, frozen=True, kw_only=True):
     version: int
     created_at: int
     updated_at: int
+    # Rows that were written before there was this field have none.
+    responses: bool = False
 
     @property
     def origin(self) -> str:

@@ -5,10 +5,12 @@
 
 use crate::chat::observe::{Edit, Invalid, Observed, Rules};
 use crate::chat::template::Template;
-use crate::chat::{answer, Operation};
+use crate::chat::{answer, convert, Operation};
 use crate::error::Error;
+use crate::responses::{Closing, Native, Shape, Shaper};
 use crate::sse::decode::{Decoder, Event};
 use crate::sse::encode;
+use std::sync::Arc;
 
 /// What a call asked for, as far as its answer is concerned.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +19,12 @@ pub struct Plan {
     pub operation: Operation,
     /// Goes into each `model` field; `None` leaves what the upstream says.
     pub public_model: Option<String>,
+    /// Goes into the `id` of each chunk or of the whole answer; `None` leaves the upstream's.
+    pub public_id: Option<String>,
+    /// Keep the answer: it is a [`Closing`] in the end, put together from its chunks.
+    pub keep: bool,
+    /// The client gets a response of the Responses API instead of chunks.
+    pub shape: Option<Arc<Shape>>,
     /// The client did not ask for usage: remove it from chunks, and the chunk that only carries it.
     pub hide_usage: bool,
     /// How many choices were asked for (`n`): an answer with fewer is not complete.
@@ -85,6 +93,8 @@ pub struct Relay {
     max_answer_bytes: u64,
     /// The error event was written.
     reported: bool,
+    /// What went to the client, where the answer is kept.
+    kept: Option<Vec<u8>>,
 }
 
 /// All of a relay that looks into events.
@@ -96,6 +106,10 @@ struct Reader {
     template: Template,
     /// The edits of the template.
     template_edits: Vec<Edit>,
+    /// Makes a response of it.
+    shaper: Option<Box<Shaper>>,
+    /// It is a response already.
+    native: Option<Box<Native>>,
 }
 
 /// What became of one event.
@@ -110,19 +124,29 @@ enum Step {
 impl Relay {
     /// A relay for one attempt.
     pub fn new(plan: Plan) -> Self {
+        let is_native = plan.operation == Operation::Responses;
+        let (native, shape) = if is_native { (plan.shape, None) } else { (None, plan.shape) };
         Relay {
             state: State::Connecting,
             decoder: Decoder::new(plan.max_event_bytes),
             reader: Reader {
-                rules: Rules::new(plan.operation, plan.public_model.as_deref(), plan.hide_usage),
+                rules: Rules::new(
+                    plan.operation,
+                    plan.public_model.as_deref(),
+                    plan.public_id.as_deref(),
+                    plan.hide_usage && shape.is_none(),
+                ),
                 observed: Observed::default(),
                 edits: Vec::new(),
                 template: Template::default(),
                 template_edits: Vec::new(),
+                shaper: shape.map(|shape| Box::new(Shaper::new(shape))),
+                native: native.map(|shape| Box::new(Native::new(shape))),
             },
             choices: plan.choices,
             max_answer_bytes: plan.max_answer_bytes,
             reported: false,
+            kept: plan.keep.then(Vec::new),
         }
     }
 
@@ -157,7 +181,11 @@ impl Relay {
             let left = self.max_answer_bytes - self.reader.observed.bytes;
             taken = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
             self.reader.observed.bytes += taken as u64;
+            let before = out.len();
             let mut result = self.take(&bytes[..taken], out, &mut progress);
+            if let Some(kept) = &mut self.kept {
+                kept.extend_from_slice(&out[before..]);
+            }
             if result.is_ok() && self.state != State::Finished && taken < bytes.len() {
                 result = Err(Error::AnswerTooLarge { limit: self.max_answer_bytes });
             }
@@ -203,7 +231,10 @@ impl Relay {
         }
         let observed = &self.reader.observed;
         if !self.state.is_final() && observed.all_finished(self.choices) {
-            out.extend_from_slice(encode::DONE);
+            match &mut self.reader.shaper {
+                Some(shaper) => shaper.finish(out),
+                None => out.extend_from_slice(encode::DONE),
+            }
             self.state = State::Finished;
             return Ok(());
         }
@@ -222,11 +253,33 @@ impl Relay {
         }
         if *error == Error::Cancelled {
             self.state = State::Cancelled;
+            if let Some(shaper) = &mut self.reader.shaper {
+                shaper.cancel();
+            }
+            if let Some(native) = &mut self.reader.native {
+                native.cancel();
+            }
             return;
         }
         self.state = State::Failed;
         self.reported = true;
-        encode::error(error, out);
+        match (&mut self.reader.shaper, &mut self.reader.native) {
+            (Some(shaper), _) => shaper.fail(error, out),
+            (_, Some(native)) => native.fail(error, out),
+            _ => encode::error(error, out),
+        }
+    }
+
+    /// How the answer ended, where it is kept or shaped: once, and after its end only.
+    pub fn take_closing(&mut self) -> Option<Closing> {
+        if let Some(shaper) = &mut self.reader.shaper {
+            return shaper.take_closing();
+        }
+        if let Some(native) = &mut self.reader.native {
+            return native.take_closing();
+        }
+        let kept = self.kept.take().filter(|_| self.state == State::Finished)?;
+        convert::joined(&kept).map(|response| Closing { response, event: Vec::new() })
     }
 }
 
@@ -239,7 +292,14 @@ impl Reader {
         if event.raw.len() > event.data.len() + 8 && simdutf8::basic::from_utf8(event.raw).is_err() {
             return Err(Error::InvalidUtf8);
         }
-        if self.repeats(event, out) {
+        if let Some(native) = &mut self.native {
+            if event.data.trim_ascii().is_empty() {
+                return Ok(Step::Blank);
+            }
+            let ended = native.event(event, &mut self.observed, out)?;
+            return Ok(if ended { Step::Done } else { Step::Event });
+        }
+        if self.repeats(event, out)? {
             return Ok(Step::Event);
         }
         let data = event.data.trim_ascii();
@@ -248,7 +308,10 @@ impl Reader {
             return Ok(Step::Blank);
         }
         if data == b"[DONE]" {
-            event.write_raw(out);
+            match &mut self.shaper {
+                Some(shaper) => shaper.finish(out),
+                None => event.write_raw(out),
+            }
             return Ok(Step::Done);
         }
         let chunk = match self.rules.read(event.data, &mut self.observed, &mut self.edits) {
@@ -261,7 +324,10 @@ impl Reader {
         if self.rules.drops(&chunk) {
             return Ok(Step::Event);
         }
-        self.write(event, out);
+        match &mut self.shaper {
+            Some(shaper) => shaper.chunk(event.data, out)?,
+            None => self.write(event, out),
+        }
         if let (Some(payload), 1, false, false) = (chunk.payload, chunk.choices, chunk.finish, chunk.usage) {
             if event.data_at.is_some() && self.template.learn(event.data, payload) {
                 std::mem::swap(&mut self.template_edits, &mut self.edits);
@@ -290,21 +356,25 @@ impl Reader {
         }
     }
 
-    /// The fast way: true if the event is the template but for its text, and was written.
-    fn repeats(&mut self, event: &Event<'_>, out: &mut Vec<u8>) -> bool {
+    /// The fast way: true if the event is the template but for its text, and was passed on.
+    fn repeats(&mut self, event: &Event<'_>, out: &mut Vec<u8>) -> Result<bool, Error> {
         let (template, data) = (&self.template, event.data);
-        let (Some(at), Some(text)) = (event.data_at, template.text(data)) else { return false };
+        let (Some(at), Some(text)) = (event.data_at, template.text(data)) else { return Ok(false) };
         self.observed.generated(text.raw());
         self.observed.events += 1;
+        if let Some(shaper) = &mut self.shaper {
+            shaper.chunk(data, out)?;
+            return Ok(true);
+        }
         if self.template_edits.is_empty() {
             event.write_raw(out);
-            return true;
+            return Ok(true);
         }
         let moved_by = data.len() as isize - template.len() as isize;
         out.extend_from_slice(&event.raw[..at]);
         self.rules.splice(data, &self.template_edits, template.payload_end(), moved_by, out);
         out.extend_from_slice(&event.raw[at + data.len()..]);
         out.extend_from_slice(event.rest_of_end());
-        true
+        Ok(true)
     }
 }

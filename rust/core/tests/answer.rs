@@ -15,6 +15,9 @@ fn plan(public_model: Option<&str>) -> Plan {
     Plan {
         operation: Operation::Chat,
         public_model: public_model.map(str::to_owned),
+        public_id: None,
+        keep: false,
+        shape: None,
         hide_usage: true,
         choices: 1,
         max_event_bytes: 1 << 20,

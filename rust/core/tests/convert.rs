@@ -10,7 +10,17 @@ use sluicegate_core::relay::Plan;
 use sluicegate_core::sse::decode::Decoder;
 
 fn plan(operation: Operation, hide_usage: bool) -> Plan {
-    Plan { operation, public_model: None, hide_usage, choices: 1, max_event_bytes: 1 << 20, max_answer_bytes: 1 << 26 }
+    Plan {
+        operation,
+        public_model: None,
+        public_id: None,
+        keep: false,
+        shape: None,
+        hide_usage,
+        choices: 1,
+        max_event_bytes: 1 << 20,
+        max_answer_bytes: 1 << 26,
+    }
 }
 
 fn chat() -> Plan {

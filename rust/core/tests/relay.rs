@@ -29,6 +29,9 @@ fn plan() -> Plan {
     Plan {
         operation: Operation::Chat,
         public_model: None,
+        public_id: None,
+        keep: false,
+        shape: None,
         hide_usage: false,
         choices: 1,
         max_event_bytes: 1 << 20,

@@ -20,6 +20,7 @@ use pyo3::{
 use sluicegate_core::{
     contain::Contained,
     launch::launch,
+    responses::Shape,
     upstream::{
         exchange::{self, Reply, Sink},
         outlet::{Cancel, Outlet},
@@ -172,8 +173,8 @@ impl Bridge {
         self.cancel_all("server_shutdown");
     }
 
-    #[pyo3(signature = (upstream, operation, body, future, *, stream = false, public_model = None, hide_usage = false,
-        choices = 1, keep_alive = 0.0, request_id = None, headers = Vec::new(), first_event_timeout = None, idle_timeout = None,
+    #[pyo3(signature = (upstream, operation, body, future, *, stream = false, public_model = None, public_id = None,
+        keep = false, shape = None, hide_usage = false, choices = 1, keep_alive = 0.0, request_id = None, headers = Vec::new(), first_event_timeout = None, idle_timeout = None,
         total_timeout = None))]
     #[allow(clippy::too_many_arguments)] // named one by one in Python
     fn exchange(
@@ -184,6 +185,9 @@ impl Bridge {
         future: Py<PyAny>,
         stream: bool,
         public_model: Option<String>,
+        public_id: Option<String>,
+        keep: bool,
+        shape: Option<(String, String, bool)>,
         hide_usage: bool,
         choices: u32,
         keep_alive: f64,
@@ -218,6 +222,9 @@ impl Bridge {
             body: body.map(shared),
             stream,
             public_model,
+            public_id,
+            keep,
+            shape: shape.map(|(id, head, summary)| Arc::new(Shape { id, head, summary })),
             hide_usage,
             choices,
             keep_alive: limit("keep_alive", Some(keep_alive))?.unwrap_or_default(),

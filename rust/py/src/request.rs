@@ -60,6 +60,10 @@ impl Request {
         self.scanned.n
     }
     #[getter]
+    fn store(&self) -> bool {
+        self.scanned.store
+    }
+    #[getter]
     fn message_count(&self) -> usize {
         self.scanned.message_count
     }
@@ -78,6 +82,10 @@ impl Request {
     #[getter]
     fn input_count(&self) -> usize {
         self.scanned.input_count
+    }
+    #[getter]
+    fn body(&self, py: Python<'_>) -> Py<PyBytes> {
+        self.body.clone_ref(py)
     }
     #[getter]
     fn size(&self, py: Python<'_>) -> usize {

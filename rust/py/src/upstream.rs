@@ -120,9 +120,10 @@ pub fn operation(name: &str) -> PyResult<Operation> {
         "completions" => Operation::Completions,
         "embeddings" => Operation::Embeddings,
         "models" => Operation::Models,
+        "responses" => Operation::Responses,
         _ => {
             return Err(PyValueError::new_err(format!(
-                "operation must be chat, completions, embeddings or models, not {name:?}"
+                "operation must be chat, completions, embeddings, models or responses, not {name:?}"
             )))
         }
     })

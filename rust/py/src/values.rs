@@ -48,6 +48,8 @@ pub struct Outcome {
     state: &'static str,
     failure: Option<Failure>,
     tail: Py<PyBytes>,
+    answer: Option<Py<PyBytes>>,
+    closing: Py<PyBytes>,
     prompt_tokens: Option<u64>,
     completion_tokens: Option<u64>,
     cached_tokens: Option<u64>,
@@ -69,6 +71,7 @@ fn micros(d: Duration) -> u64 {
 impl Outcome {
     pub fn new(py: Python<'_>, o: outlet::Outcome) -> Self {
         let usage = o.observed.usage.unwrap_or_default();
+        let closing = o.closing.unwrap_or_default();
         Outcome {
             state: match o.end {
                 End::Finished => "finished",
@@ -77,6 +80,8 @@ impl Outcome {
             },
             failure: o.error.as_ref().map(Failure::from),
             tail: PyBytes::new(py, &o.tail).unbind(),
+            answer: (!closing.response.is_empty()).then(|| PyBytes::new(py, &closing.response).unbind()),
+            closing: PyBytes::new(py, &closing.event).unbind(),
             prompt_tokens: usage.prompt,
             completion_tokens: usage.completion,
             cached_tokens: usage.cached,

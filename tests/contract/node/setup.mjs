@@ -10,6 +10,8 @@ function variable(name) {
 }
 
 export const baseURL = variable('CONTRACT_BASE_URL');
+/** Of the gateway with a database. */
+export const keepingURL = variable('CONTRACT_KEEPING_URL');
 export const apiKey = variable('CONTRACT_API_KEY');
 const scriptedOrigin = variable('CONTRACT_SCRIPTED_ORIGIN');
 

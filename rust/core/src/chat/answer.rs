@@ -69,7 +69,7 @@ pub fn read(plan: &Plan, content_type: Option<&str>, body: Vec<u8>) -> Result<(V
         Form::Events => return convert::from_events(plan, &body),
         Form::Other => return Err(Error::BadContentType),
     }
-    let rules = Rules::new(plan.operation, plan.public_model.as_deref(), false);
+    let rules = Rules::new(plan.operation, plan.public_model.as_deref(), plan.public_id.as_deref(), false);
     let mut observed = Observed::default();
     observed.bytes = body.len() as u64;
     let mut edits = Vec::new();

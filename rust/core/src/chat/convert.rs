@@ -87,18 +87,28 @@ fn split(operation: Operation, mut choice: Object, place: usize) -> (Object, Obj
 /// The events of a complete stream as one whole answer.
 pub fn from_events(plan: &Plan, body: &[u8]) -> Result<(Vec<u8>, Observed), Error> {
     // The relay decides what is valid, complete and an error; only its output is put together here.
-    let (relay, events) = relayed(Plan { hide_usage: false, ..plan.clone() }, body)?;
+    let (relay, events) = relayed(Plan { hide_usage: false, keep: false, ..plan.clone() }, body)?;
+    let body = put_together(&events)?.into_answer(plan.operation);
+    Ok((Value::Object(body).to_string().into_bytes(), relay.observed().clone()))
+}
+
+/// The chat that a client got as these events; `None` where halves of characters cannot be joined.
+pub(crate) fn joined(events: &[u8]) -> Option<Vec<u8>> {
+    let body = put_together(events).ok()?.into_answer(Operation::Chat);
+    Some(Value::Object(body).to_string().into_bytes())
+}
+
+fn put_together(events: &[u8]) -> Result<Whole, Error> {
     let mut whole = Whole::default();
     let mut decoder = Decoder::new(usize::MAX);
-    let mut decoded = decoder.push(&events);
+    let mut decoded = decoder.push(events);
     while let Ok(Some(event)) = decoded.next() {
         if event.data.trim_ascii() != b"[DONE]" {
             // Valid for the relay, yet half of a surrogate pair cannot be joined here: better no answer than a hole.
             whole.chunk(serde_json::from_slice(event.data).map_err(|_| Error::InvalidEvent)?);
         }
     }
-    let body = whole.into_answer(plan.operation);
-    Ok((Value::Object(body).to_string().into_bytes(), relay.observed().clone()))
+    Ok(whole)
 }
 
 fn relayed(plan: Plan, body: &[u8]) -> Result<(Relay, Vec<u8>), Error> {

@@ -20,6 +20,8 @@ pub enum Operation {
     Completions,
     /// `POST /v1/embeddings`
     Embeddings,
+    /// `POST /v1/responses` of an upstream that has it.
+    Responses,
     /// `GET /v1/models` of an upstream: any JSON object is an answer.
     Models,
 }

@@ -62,14 +62,24 @@ pub(crate) struct Rules {
     operation: Operation,
     /// The public model name as JSON.
     model: Option<Vec<u8>>,
+    /// The public id as JSON.
+    id: Option<Vec<u8>>,
     hide_usage: bool,
 }
 
-/// A range of the answer to be replaced: by the public model name, or by nothing.
+/// A range of the answer to be replaced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Edit {
     pub at: Range<usize>,
-    pub model: bool,
+    pub with: With,
+}
+
+/// What stands there instead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum With {
+    Nothing,
+    PublicModel,
+    PublicId,
 }
 
 /// What one chunk is.
@@ -150,13 +160,13 @@ impl Observed {
 }
 
 impl Rules {
-    pub fn new(operation: Operation, public_model: Option<&str>, hide_usage: bool) -> Self {
-        let model = public_model.map(|model| {
-            let mut quoted = Vec::with_capacity(model.len() + 2);
-            json::quote(&mut quoted, model);
+    pub fn new(operation: Operation, public_model: Option<&str>, public_id: Option<&str>, hide_usage: bool) -> Self {
+        let quoted = |text: &str| {
+            let mut quoted = Vec::with_capacity(text.len() + 2);
+            json::quote(&mut quoted, text);
             quoted
-        });
-        Rules { operation, model, hide_usage }
+        };
+        Rules { operation, model: public_model.map(quoted), id: public_id.map(quoted), hide_usage }
     }
 
     /// Append `bytes` with the edits made; those that begin at `moved_from` or later are moved by `moved_by`.
@@ -165,9 +175,12 @@ impl Rules {
         for edit in edits {
             let by = if edit.at.start >= moved_from { moved_by } else { 0 };
             out.extend_from_slice(&bytes[from..edit.at.start.wrapping_add_signed(by)]);
-            if edit.model {
-                out.extend_from_slice(self.model.as_deref().unwrap_or_default());
-            }
+            let text = match edit.with {
+                With::Nothing => None,
+                With::PublicModel => self.model.as_deref(),
+                With::PublicId => self.id.as_deref(),
+            };
+            out.extend_from_slice(text.unwrap_or_default());
             from = edit.at.end.wrapping_add_signed(by);
         }
         out.extend_from_slice(&bytes[from..]);
@@ -205,13 +218,16 @@ impl Rules {
             match &*key.decode() {
                 "choices" => self.choices(&mut cursor, observed, &mut chunk)?,
                 "model" => self.model(&mut cursor, observed, edits)?,
+                "id" if self.id.is_some() => {
+                    edits.push(Edit { at: cursor.value()?.span(), with: With::PublicId });
+                }
                 "usage" => {
                     chunk.usage |= usage(&mut cursor, observed)?;
                     if self.hide_usage {
                         keep = false;
                         edits.push(Edit {
                             at: member(text, key.span().start - 1, cursor.position(), kept),
-                            model: false,
+                            with: With::Nothing,
                         });
                     }
                 }
@@ -237,7 +253,7 @@ impl Rules {
             observed.model = named.map(|model| name(&model.decode()));
         }
         if self.model.as_deref().is_some_and(|public| public != value.raw.as_bytes()) {
-            edits.push(Edit { at: value.span(), model: true });
+            edits.push(Edit { at: value.span(), with: With::PublicModel });
         }
         Ok(())
     }

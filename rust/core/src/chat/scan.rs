@@ -61,6 +61,8 @@ pub struct Scanned {
     pub max_tokens: Option<u64>,
     /// How many answers are asked for; 1 where nothing is said.
     pub n: u64,
+    /// `store`: the answer is to be kept.
+    pub store: bool,
     /// Messages of a chat.
     pub message_count: usize,
     /// Those of them whose role is `system` or `developer`.
@@ -170,6 +172,7 @@ impl<'a> Pass<'a> {
                 include_usage: false,
                 max_tokens: None,
                 n: 1,
+                store: false,
                 message_count: 0,
                 system_count: 0,
                 media_count: 0,
@@ -236,6 +239,10 @@ impl<'a> Pass<'a> {
                     return Ok(());
                 }
                 "stream_options" => return self.stream_options(),
+                "store" if self.operation == Operation::Chat => {
+                    self.found.store = truth(&self.cursor.value()?, name)?;
+                    return Ok(());
+                }
                 "n" => {
                     let n = integer(&self.cursor.value()?, name, 1, MAX_N)?;
                     self.found.n = n.map_or(1, i64::unsigned_abs);
@@ -244,7 +251,7 @@ impl<'a> Pass<'a> {
                 "max_tokens" | "max_completion_tokens" | "max_output_tokens" => return self.token_limit(name),
                 _ => {}
             },
-            Operation::Embeddings | Operation::Models => {}
+            Operation::Embeddings | Operation::Models | Operation::Responses => {}
         }
         if let Some(shape) = shape_of(self.operation, name) {
             return check(&mut self.cursor, name, shape);
@@ -348,7 +355,7 @@ impl<'a> Pass<'a> {
                 Operation::Chat => Err(missing("messages", "the messages of the chat as an array of objects")),
                 Operation::Completions => Err(missing("prompt", "the text to be continued, or an array")),
                 Operation::Embeddings => Err(missing("input", "the text to be embedded, or an array")),
-                Operation::Models => Ok(()),
+                Operation::Models | Operation::Responses => Ok(()),
             };
         }
         let mut given = self.token_limits.iter().filter_map(|(name, value)| value.map(|value| (name, value)));

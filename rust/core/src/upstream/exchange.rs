@@ -13,15 +13,16 @@ use super::{
     response::{check_head, early, header_text, midway, reply_headers, ReplyHeaders},
     sniff::sniff,
     target::Target,
+    whole,
 };
 use crate::{
     chat::{
         answer::{self, Form},
-        convert,
         observe::Observed,
         Operation,
     },
     relay::{Plan, Relay, State},
+    responses::{Closing, Shape},
     Error,
 };
 use bytes::Bytes;
@@ -57,6 +58,12 @@ pub struct Call {
     pub stream: bool,
     /// Replaces `model` in the answer.
     pub public_model: Option<String>,
+    /// Replaces `id` in the answer.
+    pub public_id: Option<String>,
+    /// The outcome has the whole answer as well.
+    pub keep: bool,
+    /// The answer becomes a response of the Responses API.
+    pub shape: Option<Arc<Shape>>,
     /// The client did not ask for usage in its stream.
     pub hide_usage: bool,
     /// How many choices the client asked for (`n`).
@@ -99,14 +106,7 @@ pub trait Sink: Send + Sync {
 
 /// Makes the call. Ends when the answer has ended, whether or not anybody still listens.
 pub async fn run<S: Sink>(target: Arc<Target>, call: Call, cancel: Arc<Cancel>, sink: &S) {
-    let plan = Plan {
-        operation: call.operation,
-        public_model: call.public_model.clone(),
-        hide_usage: call.hide_usage,
-        choices: call.choices,
-        max_event_bytes: target.max_event_bytes,
-        max_answer_bytes: target.max_answer_bytes,
-    };
+    let plan = call.plan(&target);
     let tick = if call.stream { call.keep_alive } else { Duration::ZERO };
     let large = call.body.as_ref().is_some_and(|b| b.len() > REPLAY_MAX);
     let mut exchange = Exchange {
@@ -155,8 +155,8 @@ enum Answered {
         observed: Observed,
     },
     Stream {
-        // Of a converted answer; else the relay has it.
-        observed: Option<Observed>,
+        // Of a converted answer; else the relay has them.
+        observed: Option<(Observed, Option<Closing>)>,
         rest: Option<Rest>,
     },
 }
@@ -202,15 +202,13 @@ impl<S: Sink> Exchange<'_, S> {
         }
         let kind = kind.map(str::to_owned);
         let whole = Box::pin(self.read_whole(lease, body, &mut decoder, first)).await?;
+        let shown = whole::shown(&self.plan, self.call.stream, kind.as_deref(), whole)?;
         if !self.call.stream {
-            let (body, observed) = answer::read(&self.plan, kind.as_deref(), whole)?;
-            return Ok(Answered::Plain { body, observed });
+            return Ok(Answered::Plain { body: shown.bytes, observed: shown.observed });
         }
-        // JSON where a stream was asked for: shown as the stream it would have been.
-        let (events, observed) = convert::to_events(&self.plan, whole)?;
-        self.out.extend_from_slice(&events);
+        self.out.extend_from_slice(&shown.bytes);
         self.first_event = Some(self.deadline.started().elapsed());
-        Ok(Answered::Stream { observed: Some(observed), rest: None })
+        Ok(Answered::Stream { observed: Some((shown.observed, shown.closing)), rest: None })
     }
 
     /// Sends the request, once more on a fresh connection where a pooled one was already closed.
@@ -460,15 +458,19 @@ impl<S: Sink> Exchange<'_, S> {
             Ok(Answered::Stream { observed, rest }) => (End::Finished, None, observed, rest),
             // Nothing was sent, so the error keeps its status.
             Err(error) if !self.replied && self.out.is_empty() => return self.sink.reply(Err(error)),
-            Err(error @ Error::Cancelled) => (End::Cancelled, Some(error), None, None),
+            Err(error @ Error::Cancelled) => {
+                self.relay.fail(&error, &mut self.out);
+                (End::Cancelled, Some(error), None, None)
+            }
             Err(error) => {
                 self.relay.fail(&error, &mut self.out);
                 let end = if error == Error::Shutdown { End::Cancelled } else { End::Failed };
                 (end, Some(error), None, None)
             }
         };
-        let observed = observed.unwrap_or_else(|| self.relay.observed().clone());
-        let outcome = self.outcome(end, error, observed);
+        let (observed, closing) =
+            observed.unwrap_or_else(|| (self.relay.observed().clone(), self.relay.take_closing()));
+        let outcome = Outcome { closing, ..self.outcome(end, error, observed) };
         let tell = self.outlet.end(&mut self.out, outcome);
         if !self.replied {
             let headers = std::mem::take(&mut self.headers);
@@ -487,6 +489,7 @@ impl<S: Sink> Exchange<'_, S> {
             end,
             error,
             tail: Vec::new(),
+            closing: None,
             observed,
             first_event: self.first_event,
             duration,

@@ -13,3 +13,4 @@ mod resolve;
 pub mod response;
 mod sniff;
 pub mod target;
+mod whole;

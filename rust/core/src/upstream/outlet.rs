@@ -1,6 +1,6 @@
 //! Where a streamed answer waits for its reader: a bounded buffer between the relay and the event loop.
 
-use crate::{chat::observe::Observed, Error};
+use crate::{chat::observe::Observed, responses::Closing, Error};
 use parking_lot::Mutex;
 use std::{
     sync::atomic::{AtomicU8, Ordering},
@@ -34,6 +34,8 @@ pub struct Outcome {
     pub error: Option<Error>,
     /// Bytes that have not left yet.
     pub tail: Vec<u8>,
+    /// The whole of it, where it is kept or shaped; its event follows the tail.
+    pub closing: Option<Closing>,
     /// Usage, finish reasons and the like.
     pub observed: Observed,
     /// From the call's start to the first event.
@@ -184,6 +186,7 @@ impl Outlet {
             end: End::Failed,
             error: Some(error),
             tail: Vec::new(),
+            closing: None,
             observed: Observed::default(),
             first_event: None,
             duration: Duration::ZERO,

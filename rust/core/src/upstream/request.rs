@@ -1,6 +1,7 @@
 //! The HTTP request of a call: what an upstream is told, and nothing of what the client's headers say by themselves.
 
 use super::{exchange::Call, target::Target};
+use crate::relay::Plan;
 use bytes::Bytes;
 use http::{header, HeaderValue, Method, Request};
 use http_body_util::Full;
@@ -38,4 +39,21 @@ pub fn build(target: &Target, call: &Call, h2: bool, interim: Arc<AtomicU32>) ->
         });
     }
     request
+}
+
+impl Call {
+    /// What the call asked for, as far as its answer is concerned.
+    pub(super) fn plan(&self, target: &Target) -> Plan {
+        Plan {
+            operation: self.operation,
+            public_model: self.public_model.clone(),
+            public_id: self.public_id.clone(),
+            keep: self.keep,
+            shape: self.shape.clone(),
+            hide_usage: self.hide_usage,
+            choices: self.choices,
+            max_event_bytes: target.max_event_bytes,
+            max_answer_bytes: target.max_answer_bytes,
+        }
+    }
 }

@@ -51,7 +51,7 @@ pub struct Target {
     pub(super) lookup: Lookup,
     pub(super) host_header: HeaderValue,
     // By operation: origin form for HTTP/1.1, absolute for HTTP/2.
-    uris: [(Uri, Uri); 4],
+    uris: [(Uri, Uri); 5],
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
     pub(super) guard: Guard,
     pub(super) pool_idle_timeout: Duration,
@@ -115,7 +115,13 @@ impl Target {
             Ok((origin_form, absolute))
         };
         Ok(Target {
-            uris: [uri("/chat/completions")?, uri("/completions")?, uri("/embeddings")?, uri("/models")?],
+            uris: [
+                uri("/chat/completions")?,
+                uri("/completions")?,
+                uri("/embeddings")?,
+                uri("/models")?,
+                uri("/responses")?,
+            ],
             host_header: HeaderValue::from_str(&host_header)
                 .map_err(|_| "base_url: the host is not valid".to_owned())?,
             guard: if config.trusted { Guard::new(&url.host, allowed) } else { Guard::untrusted(allowed) },
@@ -138,6 +144,7 @@ impl Target {
             Operation::Completions => &self.uris[1],
             Operation::Embeddings => &self.uris[2],
             Operation::Models => &self.uris[3],
+            Operation::Responses => &self.uris[4],
         };
         if absolute {
             full.clone()
