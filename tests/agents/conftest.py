@@ -13,7 +13,8 @@ from agents_setup import API_KEY, SETTINGS
 from processes import answers, free_port, gateway, running
 
 # They are 30 packages that nothing else needs: `make test` does without them.
-if importlib.util.find_spec("agents") is None:
+# Not by `agents`: that is the name of this folder, too.
+if importlib.util.find_spec("pydantic_ai") is None:
     collect_ignore_glob = ["test_*"]
 
 
