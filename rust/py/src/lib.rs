@@ -3,6 +3,7 @@
 
 mod bridge;
 mod chunks;
+mod clock;
 mod journal;
 mod limits;
 mod prompt;
