@@ -1,10 +1,10 @@
 """The background work of one worker: dead processes give back what they held, records go to the database."""
 
 import asyncio
-import sqlite3
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
+from sluicegate.storage.errors import StorageError
 from sluicegate.telemetry.logs import Log
 
 if TYPE_CHECKING:
@@ -65,8 +65,11 @@ class Keeper:
             if not mover.acquire():
                 return
             moved = await asyncio.to_thread(mover.move)
-        except (sqlite3.Error, OSError) as error:
-            self._log.error("usage_not_moved", cause=type(error).__name__)
+        except StorageError as error:
+            self._log.error("usage_not_moved", message=str(error))
+            return
+        except OSError as error:
+            self._log.error("usage_not_moved", cause=error.strerror or type(error).__name__)
             return
         if moved.interrupted or moved.damaged:
             self._log.warning("usage_recovered", interrupted=moved.interrupted, damaged=moved.damaged)

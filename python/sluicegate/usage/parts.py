@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import sqlite3
 import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,9 +9,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sluicegate import engine as core
 from sluicegate.clock import wall_ns
+from sluicegate.storage.errors import StorageError
 from sluicegate.telemetry.logs import Log
-from sluicegate.usage.day_files import DayFiles
 from sluicegate.usage.keep import Keeper
+from sluicegate.usage.logbook import Logbook, open_logbook
 from sluicegate.usage.model import Filter, Record
 from sluicegate.usage.move import Mover
 from sluicegate.usage.recorder import Recorder
@@ -37,14 +37,14 @@ class Usage:
         self.limits = open_limits(limits_file(location, workers), workers, log)
         self.recorder: Recorder | None = None
         self._journal: core.Journal | None = None
-        self._files: DayFiles | None = None
+        self._logbook: Logbook | None = None
         mover = None
         if location is not None:
             location.make_data_dir()
             self._journal = core.Journal(location.journal_dir, f"worker-{os.getpid()}-{os.urandom(4).hex()}")
             self.recorder = Recorder(self._journal, strict=strict)
-            self._files = DayFiles(location.usage_dir)
-            mover = Mover(location.journal_dir, self._files, self._interrupted)
+            self._logbook = open_logbook(location)
+            mover = Mover(location.journal_dir, self._logbook, self._interrupted)
         self._keeper = Keeper(self.limits, mover, self._flush, log)
 
     def start(self) -> None:
@@ -57,15 +57,17 @@ class Usage:
             self.recorder.stop()
             self.recorder.note_open()
         await self._keeper.stop()
+        if self._logbook is not None:
+            self._logbook.close()
 
     def seed(self, rules: core.LimitRules, subject: str, id: str, kinds: list[str]) -> None:
         """Tell budgets that were just made what was spent before. In a thread: it reads the records."""
         unknown = [kind for kind in kinds if (self.limits.account(rules, kind) or (0, 0, True))[2] is False]
-        if unknown and self._files is not None:
+        if unknown and self._logbook is not None:
             loop = asyncio.get_running_loop()
-            loop.run_in_executor(None, self._seed, self._files, rules, Whose(subject, id), unknown)
+            loop.run_in_executor(None, self._seed, self._logbook, rules, Whose(subject, id), unknown)
 
-    def _seed(self, files: DayFiles, rules: core.LimitRules, whose: "Whose", kinds: list[str]) -> None:
+    def _seed(self, logbook: Logbook, rules: core.LimitRules, whose: "Whose", kinds: list[str]) -> None:
         now = wall_ns() // 1_000_000
         for kind in kinds:
             since = period_start(kind, now)
@@ -74,8 +76,8 @@ class Usage:
             else:
                 wanted = Filter(since=since, key=whose.id)
             try:
-                hours = files.hours(wanted)
-            except sqlite3.Error as error:
+                hours = logbook.hours(wanted)
+            except StorageError as error:
                 self._log.warning("budget_not_read", cause=type(error).__name__)
                 return
             if kind.startswith("usd"):
