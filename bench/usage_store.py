@@ -1,7 +1,8 @@
 """Usage records at size: `python -m bench.usage_store [--rows 10000000] [--days 4] [--database-url URL]`.
 
-With a URL on that PostgreSQL, whose database must be migrated and empty; else on SQLite. Writes so many records into a temporary folder (2 GB for 10 million), then asks for pages, facets
-and sums, three times each, and deletes a day. Prints a table; asserts nothing.
+With a URL on that PostgreSQL, whose database must be migrated and empty; else on SQLite. Writes so many
+records into a temporary folder (2 GB for 10 million), then asks for pages, facets and sums, three times
+each, and deletes a day. Prints a table; asserts nothing.
 """
 
 from __future__ import annotations

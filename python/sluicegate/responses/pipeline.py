@@ -106,7 +106,7 @@ class ResponsesPipeline:
 
     async def _begin(self, entry: Entry, principal: Principal, asked: Asked) -> _Turn:
         """Everything else before the call."""
-        entry.stream = asked.stream
+        entry.stream, entry.conversation = asked.stream, asked.conversation
         owner = Owner(principal.workspace, principal.id)
         context = await self._memory.recall(owner, asked)
         items = context.before + context.input
@@ -137,6 +137,7 @@ class ResponsesPipeline:
 
     async def _answer(self, exchange: Exchange, entry: Entry, answered: Answered, turn: _Turn) -> None:
         body = answered.reply.body
+        entry.answered(body)
         self._chat.settle(entry, answered.candidate, answered.reply.outcome)
         if turn.context.stored:
             await self._memory.keep(turn.owner, turn.asked, turn.context, body)

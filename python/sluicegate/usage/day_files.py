@@ -5,13 +5,15 @@ Blocking: call it in a thread. Records are written by one process at a time, whi
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
 from sluicegate.storage.errors import UnavailableError
+from sluicegate.usage.bodies import Body
+from sluicegate.usage.body_files import BodyFiles
 from sluicegate.usage.day_search import COLUMNS, NAMES, record_of, search, where_hours
 from sluicegate.usage.model import (
     DAY_MS,
@@ -67,6 +69,7 @@ class DayFiles:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._bodies = BodyFiles(folder / "bodies")
 
     def write(self, records: Iterable[Record]) -> int:
         """Add records; those that are there stay as they are. Returns how many were new.
@@ -163,6 +166,18 @@ class DayFiles:
                 self.path(day).rename(self.path(day).with_suffix(".deleted"))
         Thread(target=self._unlink_deleted, name="usage-retention").start()
         return len(old)
+
+    def keep(self, bodies: Iterable[Body]) -> None:
+        """Keep requests and answers, apart from their records. Raises UnavailableError."""
+        self._bodies.write(bodies)
+
+    def body(self, workspace: str, id: str) -> Body | None:
+        """What is kept of one request. Raises ValueError for what is no id."""
+        return self._bodies.one(workspace, id)
+
+    def delete_bodies(self, before: Mapping[str, int]) -> int:
+        """Delete what ended before a workspace's time; all of one without. Returns how many files."""
+        return self._bodies.delete(before)
 
     def close(self) -> None:
         """Nothing stays open."""

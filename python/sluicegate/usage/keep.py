@@ -8,6 +8,7 @@ from sluicegate.storage.errors import StorageError
 from sluicegate.telemetry.logs import Log
 
 if TYPE_CHECKING:
+    from sluicegate.usage.bodies import Bodies
     from sluicegate.usage.move import Mover
 
 TICK_SECONDS = 1.0
@@ -23,8 +24,17 @@ class Ticking(Protocol):
 class Keeper:
     """Runs from the start of a worker to its end."""
 
-    def __init__(self, limits: Ticking, mover: "Mover | None", flush: Callable[[], bool], log: Log) -> None:
+    def __init__(
+        self,
+        limits: Ticking,
+        mover: "Mover | None",
+        flush: Callable[[], bool],
+        log: Log,
+        bodies: "Bodies | None" = None,
+    ) -> None:
         """`mover`: None where no records are kept; `flush`: write what waits for the disk."""
+        self._bodies = bodies
+        self._dropped = 0
         self._limits = limits
         self._mover = mover
         self._flush = flush
@@ -46,6 +56,7 @@ class Keeper:
             if self._moving is not None:
                 # A thread cannot be ended, and there is one that moves.
                 await asyncio.wait([self._moving])
+            await self._write_bodies()
             await self._move(self._mover)
             self._mover.release()
 
@@ -56,9 +67,22 @@ class Keeper:
             if dead:
                 self._log.warning("worker_gone", processes=dead)
             self._flush()
+            await self._write_bodies()
             if self._mover is not None:
                 self._moving = asyncio.ensure_future(self._move(self._mover))
                 await asyncio.shield(self._moving)
+
+    async def _write_bodies(self) -> None:
+        bodies = self._bodies
+        if bodies is None or bodies.is_empty:
+            return
+        try:
+            await asyncio.shield(asyncio.to_thread(bodies.write))
+        except (StorageError, OSError) as error:
+            self._log.warning("bodies_not_written", cause=type(error).__name__)
+        if bodies.dropped > self._dropped:
+            self._log.warning("bodies_dropped", count=bodies.dropped - self._dropped)
+            self._dropped = bodies.dropped
 
     async def _move(self, mover: "Mover") -> None:
         try:

@@ -1,8 +1,9 @@
 """Where the usage records of a gateway are, whatever its database is."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from sluicegate.usage.bodies import Body
 from sluicegate.usage.model import Facet, Filter, Interval, Page, Record, Sum
 
 if TYPE_CHECKING:
@@ -35,6 +36,15 @@ class Logbook(Protocol):
 
     def delete_of(self, workspace: str, before: int) -> int:
         """Delete what a workspace has from days that ended before a time. Its sums stay. Returns how many."""
+
+    def keep(self, bodies: Iterable[Body]) -> None:
+        """Keep requests and answers, apart from their records."""
+
+    def body(self, workspace: str, id: str) -> Body | None:
+        """What is kept of one request. Raises ValueError for what is no id."""
+
+    def delete_bodies(self, before: Mapping[str, int]) -> int:
+        """Delete what ended before a workspace's time; all of one without. How many files, or rows."""
 
     def close(self) -> None:
         """Let go of what is open."""

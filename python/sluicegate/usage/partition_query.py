@@ -77,6 +77,7 @@ WITH fresh AS (
 )
 SELECT count(*) FROM fresh
 """  # noqa: S608 (constants)
+KEEP = "INSERT INTO usage_bodies VALUES (%s, %s, %s, %s, %s) ON CONFLICT (id) DO NOTHING"
 PARTITIONS = """
 SELECT child.relname FROM pg_inherits
 JOIN pg_class child ON child.oid = inhrelid

@@ -5,7 +5,8 @@ server is frozen.
 """
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -15,6 +16,7 @@ from psycopg import errors
 from sluicegate.settings import Secret
 from sluicegate.storage.errors import UnavailableError
 from sluicegate.usage import partition_query as query
+from sluicegate.usage.bodies import Body
 from sluicegate.usage.model import (
     DAY_MS,
     DIMENSIONS,
@@ -133,11 +135,40 @@ class Partitions:
 
     def delete_of(self, workspace: str, before: int) -> int:
         """Delete what a workspace has from days that ended before a time. Its sums stay. Returns how many."""
-        return self._delete("usage_records", workspace, before)
+        return self._delete("usage_records", "workspace = %s AND id < %s", (workspace, _day_of(before)))
 
-    def delete_bodies(self, workspace: str, before: int) -> int:
-        """The same of its bodies."""
-        return self._delete("usage_bodies", workspace, before)
+    def keep(self, bodies: Iterable[Body]) -> None:
+        """Keep requests and answers, apart from their records. Raises UnavailableError."""
+        found = list(bodies)
+        days = {time_of(id_bytes(body.id)) // DAY_MS for body in found}
+        rows = [
+            (id_bytes(b.id), b.workspace, zlib.compress(b.request, 1), zlib.compress(b.answer, 1), b.cut)
+            for b in found
+        ]
+
+        def write(db: _Bounded) -> None:
+            self._make(db, days)
+            with db.cursor() as cursor:
+                cursor.executemany(query.KEEP, rows)
+
+        if found:
+            self._run(write)
+
+    def body(self, workspace: str, id: str) -> Body | None:
+        """What is kept of one request. Raises ValueError for what is no id."""
+        text = "SELECT request, answer, cut FROM usage_bodies WHERE id = %s AND workspace = %s"
+        row = self._run(lambda db: db.execute(text, (id_bytes(id), workspace)).fetchone())
+        if row is None:
+            return None
+        request, answer = zlib.decompress(row[0]), zlib.decompress(row[1])
+        return Body(id=id, workspace=workspace, request=request, answer=answer, cut=row[2])
+
+    def delete_bodies(self, before: Mapping[str, int]) -> int:
+        """Delete what ended before a workspace's time; all of one without. Returns how many rows."""
+        deleted = self._delete("usage_bodies", "workspace <> ALL (%s)", (list(before),))
+        for workspace, at in before.items():
+            deleted += self._delete("usage_bodies", "workspace = %s AND id < %s", (workspace, _day_of(at)))
+        return deleted
 
     def close(self) -> None:
         """Close what waits for the next call."""
@@ -146,12 +177,11 @@ class Partitions:
         for connection in idle:
             connection.close()
 
-    def _delete(self, table: str, workspace: str, before: int) -> int:
-        end = first_id(before // DAY_MS * DAY_MS)
-        some = f"SELECT id FROM {table} WHERE workspace = %s AND id < %s LIMIT {_DELETED}"  # noqa: S608
+    def _delete(self, table: str, where: str, values: tuple[Any, ...]) -> int:
+        some = f"SELECT id FROM {table} WHERE {where} LIMIT {_DELETED}"  # noqa: S608 (constants)
         text = f"DELETE FROM {table} WHERE id IN ({some})"  # noqa: S608 (constants)
         deleted = 0
-        while count := self._run(lambda db: db.execute(text, (workspace, end)).rowcount):
+        while count := self._run(lambda db: db.execute(text, values).rowcount):
             deleted += count
         return deleted
 
@@ -227,6 +257,11 @@ class Partitions:
             application_name="sluicegate-usage",
             options=f"-c statement_timeout={ANSWER_SECONDS}s -c lock_timeout={LOCK_SECONDS}s",
         )
+
+
+def _day_of(at_ms: int) -> bytes:
+    """The first id of its day."""
+    return first_id(at_ms // DAY_MS * DAY_MS)
 
 
 def _days(db: _Bounded) -> list[int]:

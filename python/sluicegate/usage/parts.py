@@ -11,11 +11,13 @@ from sluicegate import engine as core
 from sluicegate.clock import wall_ns
 from sluicegate.storage.errors import StorageError
 from sluicegate.telemetry.logs import Log
+from sluicegate.usage.bodies import Bodies
 from sluicegate.usage.keep import Keeper
 from sluicegate.usage.logbook import Logbook, open_logbook
 from sluicegate.usage.model import Filter, Record
 from sluicegate.usage.move import Mover
 from sluicegate.usage.recorder import Recorder
+from sluicegate.usage.retention import Read, Retention
 
 if TYPE_CHECKING:
     from sluicegate.storage.location import Location
@@ -31,11 +33,22 @@ class Whose(NamedTuple):
 class Usage:
     """What a worker counts and writes down; `location`: None where no records are kept."""
 
-    def __init__(self, location: "Location | None", workers: int, log: Log, *, strict: bool = False) -> None:
+    def __init__(
+        self,
+        location: "Location | None",
+        workers: int,
+        log: Log,
+        *,
+        days: int = 0,
+        strict: bool = False,
+    ) -> None:
+        """`days`: how long records are kept; 0: for ever."""
         self._log = log
         self._location = location
         self.limits = open_limits(limits_file(location, workers), workers, log)
         self.recorder: Recorder | None = None
+        self.bodies: Bodies | None = None
+        self._retention: Retention | None = None
         self._journal: core.Journal | None = None
         self._logbook: Logbook | None = None
         mover = None
@@ -44,15 +57,24 @@ class Usage:
             self._journal = core.Journal(location.journal_dir, f"worker-{os.getpid()}-{os.urandom(4).hex()}")
             self.recorder = Recorder(self._journal, strict=strict)
             self._logbook = open_logbook(location)
+            self.bodies = Bodies(self._logbook.keep)
+            self._retention = Retention(self._logbook, location.journal_dir / "retention.lock", days, log)
             mover = Mover(location.journal_dir, self._logbook, self._interrupted)
-        self._keeper = Keeper(self.limits, mover, self._flush, log)
+        self._keeper = Keeper(self.limits, mover, self._flush, log, self.bodies)
 
     def start(self) -> None:
         """Begin the background work."""
         self._keeper.start()
 
+    def retain(self, read: Read) -> None:
+        """Begin to delete what is too old; `read`: what each workspace says of it."""
+        if self._retention is not None:
+            self._retention.start(read)
+
     async def stop(self) -> None:
         """Write what waits."""
+        if self._retention is not None:
+            self._retention.stop()
         if self.recorder is not None:
             self.recorder.stop()
             self.recorder.note_open()
