@@ -191,7 +191,8 @@ def check(record: Record, seen: Seen, upstream: Spending) -> None:
         assert (record.source, record.code, record.status) == ("upstream", None, 200)
         if seen.kind != "hidden":
             assert used == (seen.prompt, seen.completion)
-        assert record.attempts == (2 if seen.kind == "fallback" else 1)
+        # One that has failed often is passed over for a while.
+        assert record.attempts in ((1, 2) if seen.kind == "fallback" else (1,))
         assert record.upstream == ("second" if seen.kind == "fallback" else "only")
         return
     # It broke off: at least what the client saw is charged, at most what the upstream wrote.

@@ -167,14 +167,18 @@ def search(wanted: Filter, start: bytes, end: bytes, most: tuple[int, int]) -> t
     """
     where, values = _where(wanted, start, end)
     fine, more = _fine(wanted)
-    looked = f"SELECT {COLUMNS} FROM usage_records {where} ORDER BY id DESC LIMIT %s"  # noqa: S608 (constants)
+    looked = (
+        f"SELECT id, duration_us, error, conversation FROM usage_records {where} ORDER BY id DESC LIMIT %s"  # noqa: S608
+    )
+    whole = ", ".join(f'whole."{name}"' for name in NAMES)
     text = (
         f"WITH looked AS MATERIALIZED ({looked}), "  # noqa: S608 (constants)
-        f"hits AS (SELECT * FROM looked WHERE {fine} ORDER BY id DESC LIMIT %s) "
-        "SELECT (SELECT count(*) FROM looked), (SELECT id FROM looked ORDER BY id LIMIT 1), hits.* "
-        "FROM (SELECT 1) AS one LEFT JOIN hits ON true ORDER BY hits.id DESC"
+        f"hits AS MATERIALIZED (SELECT id FROM looked WHERE {fine} ORDER BY id DESC LIMIT %s) "
+        f"SELECT (SELECT count(*) FROM looked), (SELECT id FROM looked ORDER BY id LIMIT 1), {whole} "
+        "FROM (SELECT 1) AS one LEFT JOIN (hits JOIN usage_records AS whole "
+        "ON whole.id = hits.id AND whole.id >= %s AND whole.id < %s) ON true ORDER BY whole.id DESC"
     )
-    return text, [*values, most[0], *more, most[1]]
+    return text, [*values, most[0], *more, most[1], start, end]
 
 
 def sums(wanted: Filter, by: Sequence[str], step: int) -> tuple[str, list[Any]]:
