@@ -41,6 +41,7 @@ class Seen:
     prompt: int = 0
     completion: int = 0
     chunks: int = 0
+    bytes: int = 0
     is_whole: bool = False
 
 
@@ -103,8 +104,9 @@ class Clients:
             answer.read()
             return True
         if not stream:
-            note(seen, json.loads(answer.read())["usage"])
-            seen.is_whole = True
+            body = answer.read()
+            note(seen, json.loads(body)["usage"])
+            seen.bytes, seen.is_whole = len(body), True
             return True
         leave_after = chance.randrange(0, 20) if script["kind"] == "left" else 1 << 30
         with suppress(OSError, HTTPException):
@@ -112,6 +114,7 @@ class Clients:
                 if seen.chunks >= leave_after:
                     break
                 take(seen, line)
+                seen.bytes += len(line)
         # The connection stays open for as long as its answer does.
         answer.close()
         return seen.is_whole and script["kind"] != "cut"
@@ -196,6 +199,7 @@ def check(record: Record, seen: Seen, upstream: Spending) -> None:
         assert (record.source, record.code, record.status) == ("upstream", None, 200)
         if seen.kind != "hidden":
             assert used == (seen.prompt, seen.completion)
+        assert record.bytes_out == seen.bytes, (seen, record)
         # One that has failed often is passed over for a while.
         assert record.attempts in ((1, 2) if seen.kind == "fallback" else (1,))
         assert record.upstream == ("second" if seen.kind == "fallback" else "only")
