@@ -53,6 +53,7 @@ class FakeOutcome:
     reasoning_tokens: int | None = None
     bytes_in: int = 0
     bytes_out: int = 0
+    closing: bytes = b""
     usage_suspect: bool = False
     finish_reasons: list[str] = field(default_factory=lambda: ["stop"])
     events: int = 1

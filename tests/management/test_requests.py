@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
 from typing import Any
 
 import pytest
 from rig import Rig
-from world import OTHER, OWN
+from world import OTHER, OWN, World
 
+from processes import answers, free_port, running
+from sluicegate.clock import wall_ns
 from sluicegate.ids import request_ids
 from sluicegate.storage.errors import UnavailableError
+from sluicegate.storage.location import Location
 from sluicegate.usage.logbook import open_logbook
-from sluicegate.usage.model import Record
+from sluicegate.usage.model import DAY_MS, Record
 
 LOG = f"/workspaces/{OWN}/requests"
 COUNT = 120
@@ -161,3 +167,43 @@ async def test_a_file_that_cannot_begin_is_an_error(shared: Rig, monkeypatch: py
     for query in ("format=jsonl", "format=csv"):
         answer = await asyncio.wait_for(shared.call("GET", f"{LOG}/export", key="viewer", query=query), 10)
         assert (answer.status, answer.error["code"]) == (503, "database_unavailable")
+
+
+def test_a_file_that_breaks_off_has_no_end(sqlite_world: tuple[Path, World], tmp_path: Path) -> None:
+    """The gateway has begun to send it when a day cannot be read: nobody may take what came for all."""
+    data = tmp_path / "data"
+    shutil.copytree(sqlite_world[0], data)
+    logbook = open_logbook(Location(data_dir=data))
+    now = wall_ns()
+    for day in (0, 1):
+        logbook.write(
+            Record(
+                id=f"req_{now - day * DAY_MS * 1_000_000 + n:016x}{n:012x}",
+                workspace=OWN,
+                key="k",
+                operation="chat",
+            )
+            for n in range(1500)
+        )
+    oldest = min((data / "usage").glob("usage-*.db"))
+    port = free_port()
+    arguments = ["sluicegate", "serve", "--port", str(port), "--data-dir", str(data)]
+    with running(arguments, port, tmp_path / "log", ready=lambda p: answers(p, "/readyz")) as server:
+        connection = HTTPConnection("127.0.0.1", port, timeout=30)
+        head = {"authorization": f"Bearer {sqlite_world[1].keys['viewer']}"}
+        path = f"/api/v1{LOG}/export?format=jsonl"
+        connection.request("GET", path, headers=head)
+        whole = connection.getresponse().read()
+        assert len(whole.splitlines()) == 3001
+        # Of a page in the middle of the second day.
+        with oldest.open("r+b") as file:
+            file.seek(oldest.stat().st_size // 3)
+            file.write(b"\xff" * (oldest.stat().st_size // 3))
+        connection.request("GET", path, headers=head)
+        answer = connection.getresponse()
+        assert answer.status == 200
+        with pytest.raises((HTTPException, OSError)):
+            answer.read()
+        connection.close()
+        assert answers(port, "/readyz")
+        assert "database_unavailable" in server.output()

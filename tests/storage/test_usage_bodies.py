@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Iterator
 from contextlib import closing
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 
 from fakes.engine import Asked, FakeOutcome, FakeReply, failed, streaming
 from fakes.tenants import Make, Tenants, listing
+from processes import Server, answers, free_port, running
 from sluicegate.storage.errors import UnavailableError
 from sluicegate.storage.location import Location
 from sluicegate.telemetry.logs import Log
@@ -151,3 +153,69 @@ def test_what_finds_no_room_is_counted() -> None:
     assert waiting.is_empty
     waiting.put(msgspec.structs.replace(one, answer=b"y" * 60))
     assert (waiting.is_empty, waiting.dropped) == (False, 2)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    port = free_port()
+    log = tmp_path_factory.mktemp("demo") / "demo.log"
+    arguments = ["sluicegate.demo", "--port", str(port)]
+    with running(arguments, port, log, ready=lambda p: answers(p, "/v1/models")) as server:
+        yield server
+
+
+MESSAGES = [{"role": "user", "content": "Hello there"}]
+ASKED: list[tuple[str, dict[str, Any]]] = [
+    ("chat/completions", {"messages": MESSAGES}),
+    ("chat/completions", {"messages": MESSAGES, "stream": True}),
+    ("chat/completions", {"messages": MESSAGES, "stream": True, "store": True}),
+    ("responses", {"input": "Hello there"}),
+    ("responses", {"input": "Hello there", "stream": True}),
+]
+
+
+def test_every_way_of_asking_is_kept(demo: Server, location: Location, tmp_path: Path) -> None:
+    file = tmp_path / "sluicegate.toml"
+    file.write_text(
+        '[workspace]\nbodies = { days = 1 }\n[[keys]]\nname = "a"\nkey = "sk-test-0123456789abcdef"\n'
+        f'[[upstreams]]\nname = "demo"\nbase_url = "{demo.base_url}"\nmodels = ["demo-fast"]\n'
+    )
+    environment = {"SLUICEGATE_DATA_DIR": str(location.data_dir)}
+    if location.database_url is not None:
+        environment["SLUICEGATE_DATABASE_URL"] = location.database_url.reveal()
+    port, sent = free_port(), []
+    arguments = ["sluicegate", "serve", "--port", str(port), "--config", str(file)]
+    with running(
+        arguments, port, tmp_path / "log", environment=environment, ready=lambda p: answers(p, "/readyz")
+    ):
+        connection = HTTPConnection("127.0.0.1", port, timeout=30)
+        head = {"authorization": "Bearer sk-test-0123456789abcdef", "content-type": "application/json"}
+        connection.request("POST", "/v1/conversations", "{}", head)
+        conversation = json.loads(connection.getresponse().read())["id"]
+        for path, values in [*ASKED, ("responses", {"input": "Hello there", "conversation": conversation})]:
+            body = json.dumps({"model": "demo-fast", **values})
+            connection.request("POST", f"/v1/{path}", body, head)
+            answer = connection.getresponse()
+            text = answer.read()
+            assert answer.status == 200, text
+            sent.append((answer.headers["x-request-id"], body.encode(), text))
+        connection.close()
+    with closing(open_logbook(location)) as logbook:
+        for id, body, text in sent:
+            record, kept = logbook.one(id), logbook.body("default", id)
+            assert record is not None
+            assert kept is not None
+            assert (record.client, record.bytes_out) == ("127.0.0.1", len(text))
+            assert kept.request == body
+            assert not kept.cut
+            said = json.loads(kept.answer)
+            if record.operation == "responses":
+                assert said["status"] == "completed"
+                assert b"Hello" in kept.answer or said["output"]
+            else:
+                assert said["object"] == "chat.completion"
+                assert said["choices"][0]["message"]["content"]
+            if not record.stream:
+                assert kept.answer == text
+        assert record is not None
+        assert record.conversation == conversation

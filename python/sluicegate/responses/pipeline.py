@@ -68,9 +68,14 @@ class ResponsesPipeline:
         asked: Asked | None = None
         try:
             principal = await self._chat.identify(exchange, entry)
-            asked = read(parsed(await self._chat.read(exchange, entry)))
+            body = await self._chat.read(exchange, entry)
+            asked = read(parsed(body))
             turn = await self._begin(entry, principal, asked)
             self._chat.admit(turn.ask, principal, entry)
+            if entry.copy is not None:
+                # Not the chat that was made of it.
+                entry.copy.asked(body)
+            del body
             if turn.asked.background:
                 await self._send_to_background(exchange, entry, principal, turn)
                 return

@@ -36,10 +36,15 @@ class Rules(Protocol):
 class Copy(Struct, gc=False):
     """The bodies of one request under way."""
 
-    request: bytes
     most: int
-    cut: bool
+    request: bytes = b""
     answer: bytes = b""
+    cut: bool = False
+
+    def asked(self, body: bytes) -> None:
+        """The request, up to the size that is kept."""
+        self.request = body[: self.most]
+        self.cut = len(body) > self.most
 
     def answered(self, body: bytes) -> None:
         """The answer, up to the size that is kept."""
@@ -51,7 +56,9 @@ def copy_of(rules: Rules, request: bytes) -> Copy | None:
     """None where nothing is kept, which is the rule."""
     if not rules.days:
         return None
-    return Copy(request[: rules.max_bytes], rules.max_bytes, len(request) > rules.max_bytes)
+    made = Copy(rules.max_bytes)
+    made.asked(request)
+    return made
 
 
 class Bodies:

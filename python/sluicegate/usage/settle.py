@@ -203,7 +203,7 @@ class Ledger:
                 duration_us=took,
                 overhead_us=took if outcome is None else max(took - outcome.duration_us, 0),
                 bytes_in=entry.bytes_in,
-                bytes_out=entry.bytes_out if outcome is None else entry.bytes_out or outcome.bytes_out,
+                bytes_out=_sent(entry, outcome),
                 client=entry.client,
                 finish=_finish(outcome),
                 conversation=entry.conversation,
@@ -255,6 +255,13 @@ def used_of(entry: Entry, outcome: "Outcome | None") -> Used:
         return Used(entry.prompt_tokens, seen)
     cached, reasoning = outcome.cached_tokens or 0, outcome.reasoning_tokens or 0
     return Used(prompt, completion or 0, cached, reasoning, "upstream")
+
+
+def _sent(entry: Entry, outcome: "Outcome | None") -> int:
+    if entry.bytes_out or outcome is None:
+        return entry.bytes_out
+    # The event that ends a response follows when the response is stored.
+    return outcome.bytes_out + len(outcome.closing)
 
 
 def _finish(outcome: "Outcome | None") -> str | None:
