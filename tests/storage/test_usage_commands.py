@@ -6,6 +6,9 @@ import csv
 import io
 import json
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
@@ -14,9 +17,12 @@ import msgspec
 import pytest
 from typer.testing import CliRunner, Result
 
+from processes import clean_environment
 from sluicegate.cli import app
 from sluicegate.clock import wall_ns
+from sluicegate.ids import request_ids
 from sluicegate.storage.location import Location
+from sluicegate.usage.bodies import Body
 from sluicegate.usage.export import PAGE, exported
 from sluicegate.usage.logbook import Logbook, open_logbook
 from sluicegate.usage.model import DAY_MS, Filter, Record
@@ -87,6 +93,8 @@ def test_usage_of_days_and_models(cli: Cli, logbook: Logbook) -> None:
     assert [(row["model"], row["prompt_tokens"]) for row in found["items"]] == [("m", 1000), ("n", 2)]
     assert (found["total"]["requests"], found["total"]["cost_usd"]) == (2, 0.000013)
     assert len(json.loads(good(cli("usage", "--by", "", "--json")))["items"]) == 1
+    rows = list(csv.DictReader(io.StringIO(good(cli("usage", "--by", "day,model", "--csv")))))
+    assert [(row["model"], row["total_tokens"]) for row in rows][1:] == [("m", "1005"), ("n", "2")]
     assert "hour or day" in refused(cli("usage", "--by", "hour,day"))
     assert "hour or day" in refused(cli("usage", "--by", "client"))
     assert "`sluicegate logs` does" in refused(cli("usage", "min=1s"))
@@ -116,6 +124,10 @@ def test_logs_for_people_and_programs(cli: Cli, logbook: Logbook) -> None:
     assert "upstream_timeout" in detail
     assert "gateway_ms" in detail
     assert json.loads(good(cli("logs", "--request", bad.id, "--json")))["phases"]["gateway"] == 0
+    logbook.keep([Body(id=bad.id, workspace="acme", request=b'{"a":1}', answer=b"")])
+    kept = json.loads(good(cli("logs", "--request", bad.id, "--json")))["body"]
+    assert kept == {"request": '{"a":1}', "answer": "", "cut": False}
+    assert '{"a":1}' in good(cli("logs", "--request", bad.id))
     assert "there is no request" in refused(cli("logs", "--request", "req_none"))
     assert "one of since, until" in refused(cli("logs", "colour=red"))
     assert "from 100 to 599" in refused(cli("logs", "status=9"))
@@ -161,3 +173,31 @@ def test_the_tail_sees_each_once_whatever_their_order(logbook: Logbook) -> None:
     logbook.write([long])
     assert [one for _ in range(10) for one in tail.news(NOW)] == [long]
     assert [one for _ in range(20) for one in tail.news(NOW)] == []
+
+
+def test_follow_shows_what_comes_until_it_is_told_to_stop(location: Location, logbook: Logbook) -> None:
+    environment = {"SLUICEGATE_DATA_DIR": str(location.data_dir)}
+    if location.database_url is not None:
+        environment["SLUICEGATE_DATABASE_URL"] = location.database_url.reveal()
+    first = request_ids.next()
+    logbook.write([record(0, 0, id=first)])
+    following = subprocess.Popen(
+        [sys.executable, "-m", "sluicegate", "logs", "--follow", "--json", "model=m"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=clean_environment(environment),
+    )
+    try:
+        assert following.stdout is not None
+        assert json.loads(following.stdout.readline())["id"] == first
+        for _ in range(2):
+            id = request_ids.next()
+            logbook.write([record(0, 0, id=id), record(0, 0, id=request_ids.next(), model="n")])
+            assert json.loads(following.stdout.readline())["id"] == id
+        following.send_signal(signal.SIGINT)
+        rest, errors = following.communicate(timeout=30)
+    finally:
+        following.kill()
+        following.wait(30)
+    assert (following.returncode, rest, errors) == (130, "", "")

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -90,11 +91,12 @@ class Postmaster:
             self._process.wait(30)
 
     def _start(self) -> None:
-        owner = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
+        # It refuses to run as root. `runuser` would stop with it when it is frozen, and not go on.
+        owner: Any = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.getuid() == 0 else {}
         with (self._cluster.folder / "again.log").open("ab") as log:
             self.end()
             self._process = subprocess.Popen(
-                [*owner, *self._command], cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                self._command, cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log, **owner
             )
         deadline = time.monotonic() + 60
         while True:

@@ -176,6 +176,8 @@ async def _follow(logbook: "Logbook", wanted: "Filter", limit: int, printer: _Pr
 
 
 async def _one(logbook: "Logbook", request: str, shown: Format) -> None:
+    from msgspec import structs  # noqa: PLC0415
+
     from sluicegate.cli import show  # noqa: PLC0415
     from sluicegate.usage.shown import detail_of  # noqa: PLC0415
 
@@ -185,12 +187,19 @@ async def _one(logbook: "Logbook", request: str, shown: Format) -> None:
         found = None
     if found is None:
         refuse(f"there is no request `{request}`: ids are in the header x-request-id, and begin with req_")
-    detail = detail_of(found)
+    detail, body = detail_of(found), logbook.body(found.workspace, request)
+    texts = {}
+    if body is not None:
+        texts = {"request": _text(body.request), "answer": _text(body.answer), "cut": body.cut}
     if shown is Format.JSONL:
-        show.document(detail)
+        show.document({**structs.asdict(detail), **({"body": texts} if texts else {})})
         return
     values: dict[str, Any] = {name: getattr(detail, name) for name in detail.__struct_fields__}
     values["at"] = show.time_text(detail.at)
     phases = values.pop("phases")
     values |= {f"{name}_ms": getattr(phases, name) for name in phases.__struct_fields__}
-    show.details(list(values.items()))
+    show.details([*values.items(), *texts.items()])
+
+
+def _text(body: bytes) -> str:
+    return body.decode("utf-8", "replace")

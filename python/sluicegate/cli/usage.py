@@ -29,6 +29,7 @@ def usage(
         ),
     ] = "day,model",
     as_json: AsJson = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, for spreadsheets.")] = False,
 ) -> None:
     """What was used: `sluicegate usage since=30d --by day,key`. Hours are whole, days are UTC."""
     import asyncio  # noqa: PLC0415
@@ -37,6 +38,7 @@ def usage(
     from sluicegate.cli.requests import parsed, resolved  # noqa: PLC0415
     from sluicegate.cli.session import opened  # noqa: PLC0415
     from sluicegate.storage.database import now_ms  # noqa: PLC0415
+    from sluicegate.usage.export import sums_as_csv  # noqa: PLC0415
     from sluicegate.usage.model import DIMENSIONS  # noqa: PLC0415
     from sluicegate.usage.shown import row_of, total_of  # noqa: PLC0415
 
@@ -65,6 +67,8 @@ def usage(
     if as_json:
         rows = [row_of(one, fields) for one in found]
         show.document({"items": rows, "total": row_of(total_of(found))})
+    elif as_csv:
+        typer.echo(sums_as_csv(found, fields), nl=False)
     elif not found:
         show.note("Nothing was used.")
     else:

@@ -2,15 +2,15 @@
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from msgspec.structs import astuple
 
 from sluicegate.usage.logbook import Logbook
-from sluicegate.usage.model import Filter, Record
-from sluicegate.usage.shown import RequestLine, encode, line_of
+from sluicegate.usage.model import DIMENSIONS, Filter, Record, Sum
+from sluicegate.usage.shown import RequestLine, UsageRow, encode, line_of, row_of
 
 Format = Literal["csv", "jsonl"]
 MEDIA: dict[Format, str] = {"csv": "text/csv; charset=utf-8", "jsonl": "application/jsonl"}
@@ -45,6 +45,16 @@ def text_of(records: tuple[Record, ...], format: Format) -> bytes:
     return b"".join(encode(line) + b"\n" for line in lines)
 
 
+def sums_as_csv(found: Sequence[Sum], by: tuple[str, ...]) -> str:
+    """Sums, a row each."""
+    names = [name for name in UsageRow.__struct_fields__ if name not in (*DIMENSIONS, "at")]
+    timed = ["at"] if any(one.at is not None for one in found) else []
+    columns = [*timed, *by, *names]
+    rows = [row_of(one, by) for one in found]
+    cells = [[_cell(name, getattr(row, name)) for name in columns] for row in rows]
+    return _csv([columns, *cells]).decode()
+
+
 def time_text(at_ms: int) -> str:
     """A time as spreadsheets and people read it, in UTC."""
     return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -52,14 +62,17 @@ def time_text(at_ms: int) -> str:
 
 def _cells(line: RequestLine) -> Iterator[Any]:
     for name, value in zip(COLUMNS, astuple(line), strict=True):
-        if name == "at":
-            yield time_text(value)
-        elif isinstance(value, bool):
-            yield "true" if value else "false"
-        elif isinstance(value, str) and value.startswith(_FORMULA):
-            yield f"'{value}"
-        else:
-            yield value
+        yield _cell(name, value)
+
+
+def _cell(name: str, value: Any) -> Any:
+    if name == "at":
+        return time_text(value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str) and value.startswith(_FORMULA):
+        return f"'{value}"
+    return value
 
 
 def _csv(rows: Any) -> bytes:

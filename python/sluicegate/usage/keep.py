@@ -40,7 +40,7 @@ class Keeper:
         self._flush = flush
         self._log = log
         self._task: asyncio.Task[None] | None = None
-        self._moving: asyncio.Future[None] | None = None
+        self._moving: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Begin; returns at once."""
@@ -56,8 +56,7 @@ class Keeper:
             if self._moving is not None:
                 # A thread cannot be ended, and there is one that moves.
                 await asyncio.wait([self._moving])
-            await self._write_bodies()
-            await self._move(self._mover)
+            await self._bring(self._mover)
             self._mover.release()
 
     async def _run(self) -> None:
@@ -67,17 +66,21 @@ class Keeper:
             if dead:
                 self._log.warning("worker_gone", processes=dead)
             self._flush()
-            await self._write_bodies()
-            if self._mover is not None:
-                self._moving = asyncio.ensure_future(self._move(self._mover))
-                await asyncio.shield(self._moving)
+            # Beside this: a database that says nothing must not hold up who looks for the dead.
+            if self._mover is not None and (self._moving is None or self._moving.done()):
+                self._moving = asyncio.create_task(self._bring(self._mover))
+
+    async def _bring(self, mover: "Mover") -> None:
+        """One round to the database."""
+        await self._move(mover)
+        await self._write_bodies()
 
     async def _write_bodies(self) -> None:
         bodies = self._bodies
         if bodies is None or bodies.is_empty:
             return
         try:
-            await asyncio.shield(asyncio.to_thread(bodies.write))
+            await asyncio.to_thread(bodies.write)
         except (StorageError, OSError) as error:
             self._log.warning("bodies_not_written", cause=type(error).__name__)
         if bodies.dropped > self._dropped:
