@@ -89,23 +89,26 @@ class Postmaster:
         """It has been stopped: wait for it."""
         if self._process is not None:
             self._process.wait(30)
+            self._process = None
 
     def _start(self) -> None:
         # It refuses to run as root. `runuser` would stop with it when it is frozen, and not go on.
         owner: Any = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.getuid() == 0 else {}
+        self.end()
+        deadline = time.monotonic() + 90
         with (self._cluster.folder / "again.log").open("ab") as log:
-            self.end()
-            self._process = subprocess.Popen(
-                self._command, cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log, **owner
-            )
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                with psycopg.connect(self._cluster.url("postgres"), connect_timeout=2):
-                    return
-            except psycopg.Error:
-                assert time.monotonic() < deadline
-                time.sleep(0.1)
+            while True:
+                assert time.monotonic() < deadline, (self._cluster.folder / "again.log").read_text()[-2000:]
+                if self._process is None or self._process.poll() is not None:
+                    # It refuses to start while one of those before it still has the shared memory.
+                    self._process = subprocess.Popen(
+                        self._command, cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log, **owner
+                    )
+                try:
+                    with psycopg.connect(self._cluster.url("postgres"), connect_timeout=2):
+                        return
+                except psycopg.Error:
+                    time.sleep(0.2)
 
 
 class Crowd:
