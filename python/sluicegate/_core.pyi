@@ -206,6 +206,9 @@ class Outcome:
     @property
     def bytes_in(self) -> int: ...
     @property
+    def bytes_out(self) -> int:
+        """Made of it for the client, where it is a stream."""
+    @property
     def first_event_us(self) -> int | None: ...
     @property
     def duration_us(self) -> int: ...

@@ -4,6 +4,7 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, MutableMapping
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -88,7 +89,7 @@ class Gateway:
         self._engine = core.Engine(inline=True)
         created = wall_seconds() if started is None else started
         upstreams = [Upstream(config, connect(settings, config)) for config in settings.upstreams]
-        workspace = workspaces.read(settings)
+        workspace = self._own_rules = workspaces.read(settings)
         assistant_list = assistants.read(settings, DEFAULT, created)
         # An assistant may be the default, but no upstream serves it under that name.
         is_assistant = any(assistant.name == settings.default_model for assistant in assistant_list)
@@ -117,7 +118,7 @@ class Gateway:
         self._keys = Authenticator(((key.name, key.key.reveal()) for key in settings.keys), restricted)
         self._keys.grants = None if location is None else NoGrants()
         self._counter = PromptCounter(self._log)
-        self._usage = Usage(location, server.workers, self._log)
+        self._usage = Usage(location, server.workers, self._log, days=server.usage_days)
         self._shelf = Shelf(configured=location is not None)
         self._expiry = Expiry(self._shelf)
         # The hour in which a budget's owner was warned.
@@ -145,7 +146,7 @@ class Gateway:
             budget=RetryBudget(),
             scopes=scopes,
             limiter=Limiter(self._usage.limits, self._warn_of_budget),
-            ledger=Ledger(self._log, self._usage.recorder),
+            ledger=Ledger(self._log, self._usage.recorder, self._usage.bodies),
             watches=ClientWatches(),
             keep_alive=server.stream_keep_alive,
             chats=StoredChats(self._shelf),
@@ -291,6 +292,7 @@ class Gateway:
                 self._log.error("database_unavailable", message=str(error))
                 await asyncio.sleep(DATABASE_RETRY_SECONDS)
         self.records.start()
+        self._usage.retain(partial(self.records.retention, self._own_rules))
         self._management = create_management(
             self.records, self._engine, open_handle, self._log, allow_private_networks=self._networks
         )

@@ -52,9 +52,12 @@ class FakeOutcome:
     cached_tokens: int | None = None
     reasoning_tokens: int | None = None
     bytes_in: int = 0
+    bytes_out: int = 0
+    closing: bytes = b""
     usage_suspect: bool = False
     finish_reasons: list[str] = field(default_factory=lambda: ["stop"])
     events: int = 1
+    answer: bytes | None = None
     first_event_us: int | None = 1500
     duration_us: int = 2000
 

@@ -32,9 +32,9 @@ async def unknown(_scope: MutableMapping[str, Any], _receive: Any, _send: Any) -
     raise errors.unknown_path()
 
 
-def mounted(database: Database, engine: Engine, log: Log, **options: Any) -> Envelope:
+def mounted(records: Records, engine: Engine, log: Log, **options: Any) -> Envelope:
     """An application with nothing but the management API."""
-    management = create_management(Records(database), engine, open_handle, log, **options)
+    management = create_management(records, engine, open_handle, log, **options)
     return Envelope(Router([Mount("/api", management)], default=unknown), unknown, lambda *_: None)
 
 
@@ -47,7 +47,8 @@ class Rig:
         self.engine = Engine()
         self.output = io.StringIO()
         self.log = Log(self.output, access=True)
-        self.app = mounted(database, self.engine, self.log, **options)
+        self.records = Records(database)
+        self.app = mounted(self.records, self.engine, self.log, **options)
 
     async def call(
         self,
@@ -134,4 +135,5 @@ async def opened(location: Location, world: World, **options: Any) -> AsyncItera
     finally:
         await rig.engine.close()
         rig.log.close()
+        rig.records.logbook.close()
         await database.close()

@@ -103,6 +103,7 @@ WORKSPACES = some(
     allowed_models=st.lists(MODELS, max_size=3),
     plain_models=st.booleans(),
     retention_days=st.integers(0, 36_500),
+    bodies=some(days=st.integers(0, 365), max_bytes=st.integers(256, 1 << 20)),
 )
 CONFIGS = st.fixed_dictionaries(
     {

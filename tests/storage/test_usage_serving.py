@@ -9,14 +9,15 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 import pytest
 
 from processes import Server, answers, free_port, running
-from sluicegate.usage.day_files import DayFiles
+from sluicegate.storage.location import Location
+from sluicegate.usage.logbook import open_logbook
 from sluicegate.usage.model import INTERRUPTED, Filter, Record
 
 KEY = "sk-test-0123456789abcdef"
@@ -48,8 +49,9 @@ def settings(demo: Server, limits: str) -> str:
 class Gateway:
     """`sluicegate serve` on a data directory."""
 
-    def __init__(self, demo: Server, folder: Path, limits: str) -> None:
-        self.data = folder / "data"
+    def __init__(self, demo: Server, folder: Path, limits: str, location: Location | None = None) -> None:
+        self.location = location or Location(data_dir=folder / "data")
+        self.data = self.location.data_dir
         self._file = folder / "sluicegate.toml"
         self._file.write_text(settings(demo, limits))
         self._log = folder / "gateway.log"
@@ -59,20 +61,22 @@ class Gateway:
         arguments = ["sluicegate", "serve", "--port", str(port), "--workers", str(WORKERS)]
         arguments += ["--config", str(self._file)]
         environment = {"SLUICEGATE_DATA_DIR": str(self.data)} if data else {"XDG_DATA_HOME": str(self.data)}
+        if self.location.database_url is not None:
+            environment["SLUICEGATE_DATABASE_URL"] = self.location.database_url.reveal()
         return running(
             arguments, port, self._log, environment=environment, ready=lambda p: answers(p, "/readyz")
         )
 
     def records(self) -> list[Record]:
-        files = DayFiles(self.data / "usage")
         found: list[Record] = []
         below = None
-        while True:
-            page = files.page(Filter(), below=below, limit=1000)
-            found += page.records
-            if page.next is None:
-                return found
-            below = page.next
+        with closing(open_logbook(self.location)) as logbook:
+            while True:
+                page = logbook.page(Filter(), below=below, limit=1000)
+                found += page.records
+                if page.next is None:
+                    return found
+                below = page.next
 
 
 class Crowd:
@@ -136,9 +140,9 @@ def test_all_workers_together_pass_exactly_the_limit(demo: Server, tmp_path: Pat
     assert crowd.statuses == {200: 150, 429: 8 * 60 - 150}
 
 
-def test_below_the_limit_nobody_is_refused(demo: Server, tmp_path: Path) -> None:
+def test_below_the_limit_nobody_is_refused(demo: Server, location: Location, tmp_path: Path) -> None:
     limits = "requests_per_day = 160, concurrent_requests = 8, tokens_per_minute = 100000000"
-    gateway = Gateway(demo, tmp_path, limits)
+    gateway = Gateway(demo, tmp_path, limits, location)
     with gateway.running() as server:
         crowd = Crowd(server.port, 8, most=20)
         crowd.join()
@@ -167,13 +171,16 @@ def test_places_of_a_killed_worker_are_free_within_a_second(demo: Server, tmp_pa
             assert again.statuses[200] > 0
 
 
-def test_kill_of_everything_loses_no_record(demo: Server, tmp_path: Path) -> None:
-    gateway = Gateway(demo, tmp_path, "concurrent_requests = 1000")
+def test_kill_loses_no_record(demo: Server, location: Location, tmp_path: Path) -> None:
+    """Of a worker while the others go on, then of everything."""
+    gateway = Gateway(demo, tmp_path, "concurrent_requests = 1000", location)
     seen: list[str] = []
     for kill in range(KILLS):
         with gateway.running() as server:
             crowd = Crowd(server.port, 6)
-            time.sleep(0.4 + kill % 7 * 0.15)
+            time.sleep(0.2 + kill % 7 * 0.08)
+            os.kill(workers_of(server.process.pid)[kill % WORKERS], signal.SIGKILL)
+            time.sleep(0.2 + kill % 5 * 0.1)
             # The main process first, so that it starts no new workers.
             for pid in (server.process.pid, *workers_of(server.process.pid)):
                 with suppress(ProcessLookupError):

@@ -26,6 +26,7 @@ from sluicegate.keys.model import Principal
 from sluicegate.limits.admit import Limiter, check_size
 from sluicegate.upstreams.model import Candidate
 from sluicegate.upstreams.select import RetryBudget, select, select_other, shortest_wait_ms
+from sluicegate.usage.bodies import copy_of
 from sluicegate.usage.settle import CLIENT_CLOSED, Entry, Ledger
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ class Pipeline:
         credentials = head.authorization, head.other_keys
         principal = parts.keys.known(*credentials) or await parts.keys.find(*credentials)
         entry.principal = principal.name
-        entry.workspace, entry.key = principal.workspace, principal.id
+        entry.workspace, entry.key, entry.client = principal.workspace, principal.id, exchange.client
         if self._rules.scope not in principal.scopes:
             raise errors.missing_scope(self._rules.scope)
         require_method(exchange.method, "POST")
@@ -195,6 +196,7 @@ class Pipeline:
         entry.prompt_tokens = asked.prompt
         entry.reserved_tokens, entry.reserved_micros = asked.prompt + asked.answer, asked.micros
         entry.limit_headers = held.headers
+        entry.copy = copy_of(plan.view.settings.bodies, ask.request.body)
         parts.ledger.opened(entry, held)
 
     async def _default_model(self, view: View) -> str:
@@ -288,6 +290,8 @@ class Pipeline:
             options["hide_usage"] = prepared.hide_usage
             options["choices"] = request.n
             options["keep_alive"] = self._parts.keep_alive
+            if job.entry.copy is not None and "shape" not in options:
+                options["keep"] = True
         if deadline:
             options["total_timeout"] = max(deadline - monotonic(), 0.001)
         return options
@@ -334,6 +338,7 @@ class Pipeline:
         reply, candidate = answered.reply, answered.candidate
         headers = self.headers_of(entry, answered)
         if reply.stream is None:
+            entry.answered(reply.body)
             self.settle(entry, candidate, reply.outcome)
             if kept is not None:
                 await kept.keep(reply.body, reply.outcome)

@@ -21,12 +21,15 @@ _LONGEST_ECHO = 128
 class Exchange:
     """The ASGI side of one request. `send` stays the server's own: a wrapper would slow every batch."""
 
-    __slots__ = ("began", "body_read", "head", "method", "receive", "request_id", "send", "started")
+    __slots__ = ("began", "body_read", "client", "head", "method", "receive", "request_id", "send", "started")
 
     def __init__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         # Not the scope itself, which holds this exchange: a cycle would keep the connection's body, and
         # with it the connection, until the garbage collector comes by.
         self.method: str = scope["method"]
+        peer = scope.get("client")
+        # The address that is connected; None for a Unix socket.
+        self.client: str | None = peer[0] if peer else None
         self.receive = receive
         self.send = send
         self.began = monotonic()

@@ -20,13 +20,15 @@ Permission = Literal[
     "assistants:manage",
     "members:read",
     "members:manage",
+    "usage:read",
+    "bodies:read",
     "audit:read",
     # What concerns more than one workspace: making and deleting them, people, the whole audit log.
     "platform:manage",
 ]
 
 _VIEWER: frozenset[Permission] = frozenset(
-    {"workspaces:read", "keys:read", "upstreams:read", "assistants:read", "members:read"}
+    {"workspaces:read", "keys:read", "upstreams:read", "assistants:read", "members:read", "usage:read"}
 )
 _MEMBER: frozenset[Permission] = _VIEWER | {"assistants:manage"}
 _ADMIN: frozenset[Permission] = _MEMBER | {
@@ -34,6 +36,8 @@ _ADMIN: frozenset[Permission] = _MEMBER | {
     "keys:manage",
     "upstreams:manage",
     "members:manage",
+    # What clients have written, where the workspace keeps it.
+    "bodies:read",
     "audit:read",
 }
 ROLES: Mapping[str, frozenset[Permission]] = MappingProxyType(

@@ -35,6 +35,7 @@ Scope = Literal[
     "upstreams:manage",
     "assistants:manage",
     "members:manage",
+    "bodies:read",
     "workspaces:manage",
     "audit:read",
 ]

@@ -68,9 +68,14 @@ class ResponsesPipeline:
         asked: Asked | None = None
         try:
             principal = await self._chat.identify(exchange, entry)
-            asked = read(parsed(await self._chat.read(exchange, entry)))
+            body = await self._chat.read(exchange, entry)
+            asked = read(parsed(body))
             turn = await self._begin(entry, principal, asked)
             self._chat.admit(turn.ask, principal, entry)
+            if entry.copy is not None:
+                # Not the chat that was made of it.
+                entry.copy.asked(body)
+            del body
             if turn.asked.background:
                 await self._send_to_background(exchange, entry, principal, turn)
                 return
@@ -106,7 +111,7 @@ class ResponsesPipeline:
 
     async def _begin(self, entry: Entry, principal: Principal, asked: Asked) -> _Turn:
         """Everything else before the call."""
-        entry.stream = asked.stream
+        entry.stream, entry.conversation = asked.stream, asked.conversation
         owner = Owner(principal.workspace, principal.id)
         context = await self._memory.recall(owner, asked)
         items = context.before + context.input
@@ -137,6 +142,7 @@ class ResponsesPipeline:
 
     async def _answer(self, exchange: Exchange, entry: Entry, answered: Answered, turn: _Turn) -> None:
         body = answered.reply.body
+        entry.answered(body)
         self._chat.settle(entry, answered.candidate, answered.reply.outcome)
         if turn.context.stored:
             await self._memory.keep(turn.owner, turn.asked, turn.context, body)

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import sqlite3
 import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,12 +9,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sluicegate import engine as core
 from sluicegate.clock import wall_ns
+from sluicegate.storage.errors import StorageError
 from sluicegate.telemetry.logs import Log
-from sluicegate.usage.day_files import DayFiles
+from sluicegate.usage.bodies import Bodies
 from sluicegate.usage.keep import Keeper
+from sluicegate.usage.logbook import Logbook, open_logbook
 from sluicegate.usage.model import Filter, Record
 from sluicegate.usage.move import Mover
 from sluicegate.usage.recorder import Recorder
+from sluicegate.usage.retention import Read, Retention
 
 if TYPE_CHECKING:
     from sluicegate.storage.location import Location
@@ -31,41 +33,63 @@ class Whose(NamedTuple):
 class Usage:
     """What a worker counts and writes down; `location`: None where no records are kept."""
 
-    def __init__(self, location: "Location | None", workers: int, log: Log, *, strict: bool = False) -> None:
+    def __init__(
+        self,
+        location: "Location | None",
+        workers: int,
+        log: Log,
+        *,
+        days: int = 0,
+        strict: bool = False,
+    ) -> None:
+        """`days`: how long records are kept; 0: for ever."""
         self._log = log
         self._location = location
         self.limits = open_limits(limits_file(location, workers), workers, log)
         self.recorder: Recorder | None = None
+        self.bodies: Bodies | None = None
+        self._retention: Retention | None = None
         self._journal: core.Journal | None = None
-        self._files: DayFiles | None = None
+        self._logbook: Logbook | None = None
         mover = None
         if location is not None:
             location.make_data_dir()
             self._journal = core.Journal(location.journal_dir, f"worker-{os.getpid()}-{os.urandom(4).hex()}")
             self.recorder = Recorder(self._journal, strict=strict)
-            self._files = DayFiles(location.usage_dir)
-            mover = Mover(location.journal_dir, self._files, self._interrupted)
-        self._keeper = Keeper(self.limits, mover, self._flush, log)
+            self._logbook = open_logbook(location)
+            self.bodies = Bodies(self._logbook.keep)
+            self._retention = Retention(self._logbook, location.journal_dir / "retention.lock", days, log)
+            mover = Mover(location.journal_dir, self._logbook, self._interrupted)
+        self._keeper = Keeper(self.limits, mover, self._flush, log, self.bodies)
 
     def start(self) -> None:
         """Begin the background work."""
         self._keeper.start()
 
+    def retain(self, read: Read) -> None:
+        """Begin to delete what is too old; `read`: what each workspace says of it."""
+        if self._retention is not None:
+            self._retention.start(read)
+
     async def stop(self) -> None:
         """Write what waits."""
+        if self._retention is not None:
+            self._retention.stop()
         if self.recorder is not None:
             self.recorder.stop()
             self.recorder.note_open()
         await self._keeper.stop()
+        if self._logbook is not None:
+            self._logbook.close()
 
     def seed(self, rules: core.LimitRules, subject: str, id: str, kinds: list[str]) -> None:
         """Tell budgets that were just made what was spent before. In a thread: it reads the records."""
         unknown = [kind for kind in kinds if (self.limits.account(rules, kind) or (0, 0, True))[2] is False]
-        if unknown and self._files is not None:
+        if unknown and self._logbook is not None:
             loop = asyncio.get_running_loop()
-            loop.run_in_executor(None, self._seed, self._files, rules, Whose(subject, id), unknown)
+            loop.run_in_executor(None, self._seed, self._logbook, rules, Whose(subject, id), unknown)
 
-    def _seed(self, files: DayFiles, rules: core.LimitRules, whose: "Whose", kinds: list[str]) -> None:
+    def _seed(self, logbook: Logbook, rules: core.LimitRules, whose: "Whose", kinds: list[str]) -> None:
         now = wall_ns() // 1_000_000
         for kind in kinds:
             since = period_start(kind, now)
@@ -74,8 +98,8 @@ class Usage:
             else:
                 wanted = Filter(since=since, key=whose.id)
             try:
-                hours = files.hours(wanted)
-            except sqlite3.Error as error:
+                hours = logbook.hours(wanted)
+            except StorageError as error:
                 self._log.warning("budget_not_read", cause=type(error).__name__)
                 return
             if kind.startswith("usd"):

@@ -7,12 +7,14 @@ from msgspec import Struct
 from sluicegate import errors
 from sluicegate.clock import monotonic
 from sluicegate.telemetry.logs import Log
-from sluicegate.usage.model import Record, Source
+from sluicegate.usage.bodies import Body, Copy
+from sluicegate.usage.model import Record, Source, bounded
 from sluicegate.usage.prices import FREE, Price
 
 if TYPE_CHECKING:
     from sluicegate.engine import Outcome
     from sluicegate.errors import Header
+    from sluicegate.usage.bodies import Bodies
     from sluicegate.usage.recorder import Recorder
 
 CLIENT_CLOSED = 499
@@ -45,15 +47,25 @@ class Entry(Struct, gc=False):
     assistant: str | None = None
     assistant_version: int | None = None
     client: str | None = None
+    conversation: str | None = None
     bytes_in: int = 0
+    # Of a plain answer; what was made of a stream is told by its outcome.
+    bytes_out: int = 0
     # Of the prompt, before an upstream has counted it.
     prompt_tokens: int = 0
     reserved_tokens: int = 0
     reserved_micros: int = 0
     # None until the request is admitted, and once it is settled.
     held: Held | None = None
+    copy: Copy | None = None
     price: Price = FREE
     limit_headers: "list[Header]" = []
+
+    def answered(self, body: bytes) -> None:
+        """The whole answer of a call that is no stream."""
+        self.bytes_out = len(body)
+        if self.copy is not None:
+            self.copy.answered(body)
 
     def record(self) -> Record:
         """As it stands while it is under way: the prompt is sent, and of the answer nobody knows."""
@@ -73,6 +85,7 @@ class Entry(Struct, gc=False):
             micros=self.price.cost(self.prompt_tokens, 0),
             bytes_in=self.bytes_in,
             client=self.client,
+            conversation=self.conversation,
             reserved_tokens=self.reserved_tokens,
             reserved_micros=self.reserved_micros,
         )
@@ -94,11 +107,12 @@ _NOTHING = Used(0, 0)
 class Ledger:
     """Takes the records: into the journal, and as log lines, of failures always, of the rest if asked for."""
 
-    __slots__ = ("_log", "recorder")
+    __slots__ = ("_bodies", "_log", "recorder")
 
-    def __init__(self, log: Log, recorder: "Recorder | None" = None) -> None:
-        """`recorder`: None where no records are kept."""
+    def __init__(self, log: Log, recorder: "Recorder | None" = None, bodies: "Bodies | None" = None) -> None:
+        """`recorder`: None where no records are kept; `bodies`: where no workspace can keep any."""
         self._log = log
+        self._bodies = bodies
         self.recorder = recorder
 
     def check(self) -> None:
@@ -156,10 +170,12 @@ class Ledger:
             # Never admitted, or settled before.
             return
         prompt, completion, cached, reasoning, source = used
-        micros = entry.price.cost(prompt, completion, cached)
+        micros = bounded(entry.price.cost(prompt, completion, cached))
         held.settle(prompt + completion, micros)
         if self.recorder is None:
             return
+        if entry.copy is not None:
+            self._keep(entry, entry.copy, outcome)
         took = int((monotonic() - entry.began) * _MICROSECONDS)
         self.recorder.closed(
             Record(
@@ -177,21 +193,36 @@ class Ledger:
                 code=code,
                 error=message,
                 attempts=entry.attempts,
-                prompt_tokens=prompt,
-                completion_tokens=completion,
-                cached_tokens=cached,
-                reasoning_tokens=reasoning,
+                prompt_tokens=bounded(prompt),
+                completion_tokens=bounded(completion),
+                cached_tokens=bounded(cached),
+                reasoning_tokens=bounded(reasoning),
                 source=source,
                 micros=micros,
                 first_us=None if outcome is None else outcome.first_event_us,
                 duration_us=took,
                 overhead_us=took if outcome is None else max(took - outcome.duration_us, 0),
                 bytes_in=entry.bytes_in,
-                bytes_out=0 if outcome is None else outcome.bytes_in,
+                bytes_out=_sent(entry, outcome),
                 client=entry.client,
                 finish=_finish(outcome),
+                conversation=entry.conversation,
             )
         )
+
+    def _keep(self, entry: Entry, copy: Copy, outcome: "Outcome | None") -> None:
+        if self._bodies is None:
+            return
+        if outcome is not None and outcome.answer is not None:
+            copy.answered(outcome.answer)
+        made = Body(
+            id=entry.request_id,
+            workspace=entry.workspace,
+            request=copy.request,
+            answer=copy.answer,
+            cut=copy.cut,
+        )
+        self._bodies.put(made)
 
     def _write(self, entry: Entry, status: int, code: str | None, outcome: "Outcome | None") -> None:
         ordinary = code in (None, "client_closed") or (status < _FIRST_5XX and outcome is None)
@@ -224,6 +255,13 @@ def used_of(entry: Entry, outcome: "Outcome | None") -> Used:
         return Used(entry.prompt_tokens, seen)
     cached, reasoning = outcome.cached_tokens or 0, outcome.reasoning_tokens or 0
     return Used(prompt, completion or 0, cached, reasoning, "upstream")
+
+
+def _sent(entry: Entry, outcome: "Outcome | None") -> int:
+    if entry.bytes_out or outcome is None:
+        return entry.bytes_out
+    # The event that ends a response follows when the response is stored.
+    return outcome.bytes_out + len(outcome.closing)
 
 
 def _finish(outcome: "Outcome | None") -> str | None:
