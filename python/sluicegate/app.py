@@ -87,7 +87,11 @@ class Gateway:
         self._log = Log(access=server.access_log)
         self._engine = core.Engine(inline=True)
         created = wall_seconds() if started is None else started
-        upstreams = [Upstream(config, connect(settings, config)) for config in settings.upstreams]
+        limited = limits.read_upstreams(settings)
+        upstreams = [
+            Upstream(config, connect(settings, config), limited=limited.get(config.name))
+            for config in settings.upstreams
+        ]
         workspace = workspaces.read(settings)
         assistant_list = assistants.read(settings, DEFAULT, created)
         # An assistant may be the default, but no upstream serves it under that name.
@@ -316,6 +320,7 @@ def verify(settings: Settings) -> None:
     workspaces.read(settings)
     assistants.read(settings, DEFAULT, 0)
     limits.read_keys(settings, {key.name: key.name for key in settings.keys})
+    limits.read_upstreams(settings)
     usage.read_prices(settings)
 
 

@@ -102,6 +102,7 @@ class UpstreamConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     # 0 is asked first; the next number only where nobody of it is left.
     priority: Annotated[int, Meta(ge=0, le=100)] = 0
     responses: bool = False  # It has /v1/responses itself.
+    limits: dict[str, Any] = {}  # Read by `limits/configured.py`.
     # By the upstream's own name of the model, where a person knows better than the server tells.
     context_lengths: dict[Model, Annotated[int, Meta(ge=1, le=100_000_000)]] = {}
     # Fields of a request that it refuses: they are left out, and named in `x-dropped-params`.

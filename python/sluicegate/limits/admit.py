@@ -106,8 +106,12 @@ class Limiter:
         self._counting = counting
         self._on_warning = on_warning
 
-    def admit(self, scopes: tuple[Scope, ...], demand: Demand) -> Held:
+    async def hold(self, scopes: tuple[Scope, ...], demand: Demand) -> Held:
         """Raises 429 where one of the limits refuses; then nothing is held."""
+        return self.admit(scopes, demand)
+
+    def admit(self, scopes: tuple[Scope, ...], demand: Demand) -> Held:
+        """As `hold`, counted on this machine."""
         if not scopes:
             return NOTHING
         tokens = reserved(scopes, demand)

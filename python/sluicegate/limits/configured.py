@@ -1,4 +1,4 @@
-"""The limits of the keys of a settings file."""
+"""The limits of the keys and of the upstreams of a settings file."""
 
 from collections.abc import Mapping
 
@@ -17,4 +17,15 @@ def read_keys(settings: Settings, ids: Mapping[str, str]) -> dict[str, Scope]:
         made = scope("key", id, key.name, limits, budget)
         if made is not None:
             found[id] = made
+    return found
+
+
+def read_upstreams(settings: Settings) -> dict[str, Scope]:
+    """By the name of an upstream. Raises SettingsError."""
+    found = {}
+    for index, upstream in enumerate(settings.upstreams):
+        limits = settings.section(upstream.limits, Limits, ("upstreams", index, "limits"))
+        made = scope("upstream", upstream.name, upstream.name, limits)
+        if made is not None:
+            found[upstream.name] = made
     return found

@@ -70,7 +70,7 @@ class ResponsesPipeline:
             principal = await self._chat.identify(exchange, entry)
             asked = read(parsed(await self._chat.read(exchange, entry)))
             turn = await self._begin(entry, principal, asked)
-            self._chat.admit(turn.ask, principal, entry)
+            await self._chat.admit(turn.ask, principal, entry)
             if turn.asked.background:
                 await self._send_to_background(exchange, entry, principal, turn)
                 return

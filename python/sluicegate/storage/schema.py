@@ -19,7 +19,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0002"
+HEAD = "0003"
 
 metadata = MetaData(
     naming_convention={
@@ -92,6 +92,8 @@ keys = Table(
     Column("expires_at", BigInteger),
     Column("revoked_at", BigInteger),
     Column("created_by", Text, nullable=False),
+    Column("limits", Text),
+    Column("budget", Text),
     *_stamps(),
     _unique_name("keys"),
     Index("ix_keys_workspace_id", "workspace", "id"),
