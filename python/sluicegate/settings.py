@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
@@ -68,6 +68,14 @@ class ServerConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     # A stream without a first event gets a comment after so many seconds; 0 turns it off.
     stream_keep_alive: Annotated[float, Meta(ge=0, le=3600)] = 15.0
     drain_timeout: Annotated[float, Meta(ge=0, le=86400)] = 120.0
+    # While the disk takes no usage records: wait in memory, or take no requests.
+    records: Literal["spool", "strict"] = "spool"
+    # Where several machines count their limits together; None: this one counts for itself.
+    redis_url: Secret | None = None
+    # A decision waits so long for it.
+    redis_timeout: Annotated[float, Meta(ge=0.005, le=1)] = 0.1
+    # Into the shares of so many machines limits are divided where it has not been reached since the start.
+    redis_machines: Annotated[int, Meta(ge=1, le=1000)] = 2
 
 
 class KeyConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -200,7 +208,7 @@ def load(path: str | None = None, environ: Mapping[str, str] = os.environ) -> Se
         _check_key(key, keys[:index], source, index)
     _check_unique([u.name for u in file.upstreams], "upstreams", source)
     return Settings(
-        server=file.server,
+        server=_with_redis(file.server, environ),
         keys=keys,
         upstreams=upstreams,
         default_model=file.default_model or environ.get("OPENAI_COMPATIBLE_MODEL") or None,
@@ -209,6 +217,11 @@ def load(path: str | None = None, environ: Mapping[str, str] = os.environ) -> Se
         assistants=file.assistants,
         source=source,
     )
+
+
+def _with_redis(server: ServerConfig, environ: Mapping[str, str]) -> ServerConfig:
+    url = environ.get("SLUICEGATE_REDIS_URL", "").strip()
+    return msgspec.structs.replace(server, redis_url=Secret(url)) if url else server
 
 
 def _read(path: str) -> tuple[_File, Source]:

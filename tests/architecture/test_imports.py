@@ -59,6 +59,8 @@ ALLOWED = {
     ("assistants", "limits"),
     ("keys", "limits"),
     ("upstreams", "limits"),
+    # What was spent of a budget is told to whoever counts it.
+    ("usage", "limits"),
 }
 # Two doors to the extension module: the engine has asyncio behind it, and who only counts tokens must not
 # wait for that (`import sluicegate.tokens` takes 60 ms at most).

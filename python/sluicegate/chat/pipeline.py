@@ -23,7 +23,7 @@ from sluicegate.http.head import require_json, require_method
 from sluicegate.http.relay import Cancellable, ClientWatch, ClientWatches, Last, send_stream
 from sluicegate.keys.authenticate import Authenticator
 from sluicegate.keys.model import Principal
-from sluicegate.limits.admit import Limiter, check_size
+from sluicegate.limits.admit import Limiter, check_size, reserved
 from sluicegate.upstreams.model import Candidate
 from sluicegate.upstreams.select import RetryBudget, select, select_other, shortest_wait_ms
 from sluicegate.usage.settle import CLIENT_CLOSED, Entry, Ledger
@@ -193,7 +193,7 @@ class Pipeline:
         parts.ledger.check()
         held = await parts.limiter.hold(scopes, asked)
         entry.prompt_tokens = asked.prompt
-        entry.reserved_tokens, entry.reserved_micros = asked.prompt + asked.answer, asked.micros
+        entry.reserved_tokens, entry.reserved_micros = reserved(scopes, asked), asked.micros
         entry.limit_headers = held.headers
         parts.ledger.opened(entry, held)
 

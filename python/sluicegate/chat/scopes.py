@@ -82,7 +82,7 @@ async def enter(limiter: Limiter, limited: Scope, entry: "Entry") -> None:
     """Reserve of an upstream's own limits, until its answer ends. Raises 413 or 429."""
     check_size((limited,), entry.bytes_in)
     prompt = entry.prompt_tokens
-    entry.at_upstream = await limiter.hold((limited,), Demand(prompt, entry.reserved_tokens - prompt))
+    entry.at_upstream = await limiter.hold((limited,), Demand(prompt, max(entry.reserved_tokens - prompt, 0)))
 
 
 def worth_telling(refused: "list[GatewayError]") -> "GatewayError":
