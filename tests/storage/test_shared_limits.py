@@ -10,8 +10,10 @@ import random
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
+import crew
 import pytest
 import pytest_asyncio
+from limit_crew import hammer
 
 import redis_server
 from redis_server import RedisServer
@@ -92,6 +94,36 @@ async def test_two_machines_pass_exactly_the_limit(machine: Any) -> None:
     refused = next(one for one in found if one.refused is not None)
     assert (refused.refused, refused.reason) == ((0, "requests_per_day"), "rate")
     assert refused.retry_after_ms == pytest.approx(864_000, abs=3000)
+
+
+@pytest.mark.parametrize(
+    ("limits", "budget"),
+    [
+        (Limits(requests_per_day=1000), Budget()),
+        (Limits(requests_per_minute=1_000_000, request_burst=900, concurrent_requests=128), Budget()),
+        (Limits(), Budget(usd_per_month=0.02)),
+    ],
+)
+async def test_eight_processes_on_one_limit(server: RedisServer, limits: Limits, budget: Budget) -> None:
+    server.command("FLUSHALL")
+    started = [crew.start(hammer, server.url, limits, budget, 400) for _ in range(8)]
+    assert [crew.receive(connection) for _, connection in started] == ["ready"] * 8
+    for _, connection in started:
+        connection.send("go")
+    found = [crew.receive(connection) for _, connection in started]
+    for process, _ in started:
+        crew.finish(process)
+    passed, used = sum(one[0] for one in found), sum(one[1] for one in found)
+    assert sum(one[3] for one in found) == 0
+    assert max(one[2] for one in found) < 1.0
+    if limits.requests_per_day:
+        assert passed == 1000
+    elif limits.concurrent_requests:
+        # 16 at a time in each of 8: all 128 have a place, and 3200 pass, as nothing else stands against it.
+        assert passed == 3200
+    else:
+        # Of 20,000 millionths at most one estimate more.
+        assert 20_000 <= used <= 20_000 + 100
 
 
 async def test_who_waits_exactly_as_told_gets_in(machine: Any) -> None:

@@ -50,14 +50,14 @@ class Gateway:
 
     def __init__(self, demo: Server, folder: Path, limits: str) -> None:
         self.data = folder / "data"
-        self._file = folder / "sluicegate.toml"
-        self._file.write_text(settings(demo, limits))
+        self.file = folder / "sluicegate.toml"
+        self.file.write_text(settings(demo, limits))
         self._log = folder / "gateway.log"
 
     def running(self, data: bool = True):  # type: ignore[no-untyped-def]
         port = free_port()
         arguments = ["sluicegate", "serve", "--port", str(port), "--workers", str(WORKERS)]
-        arguments += ["--config", str(self._file)]
+        arguments += ["--config", str(self.file)]
         environment = {"SLUICEGATE_DATA_DIR": str(self.data)} if data else {"XDG_DATA_HOME": str(self.data)}
         return running(
             arguments, port, self._log, environment=environment, ready=lambda p: answers(p, "/readyz")
