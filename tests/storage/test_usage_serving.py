@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 
 from processes import Server, answers, free_port, running
+from sluicegate.engine import LimitRules, Limits
+from sluicegate.keys.model import configured_id
 from sluicegate.usage.day_files import DayFiles
 from sluicegate.usage.model import INTERRUPTED, Filter, Record
 
@@ -40,7 +42,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def settings(demo: Server, limits: str) -> str:
     return (
         f'[[keys]]\nname = "a"\nkey = "{KEY}"\nlimits = {{ {limits} }}\n'
-        f'[[upstreams]]\nname = "demo"\nbase_url = "{demo.base_url}"\nmodels = ["demo-fast"]\n'
+        f'[[upstreams]]\nname = "demo"\nbase_url = "{demo.base_url}"\nmodels = ["demo-fast", "demo-slow"]\n'
         'prices = { "*" = { prompt = 1.0, completion = 2.0 } }\n'
     )
 
@@ -165,6 +167,52 @@ def test_places_of_a_killed_worker_are_free_within_a_second(demo: Server, tmp_pa
             again.join()
             assert again.statuses[429] == 0
             assert again.statuses[200] > 0
+
+
+def test_a_budget_after_a_crash_is_what_the_records_say(demo: Server, tmp_path: Path) -> None:
+    gateway = Gateway(demo, tmp_path, "requests_per_day = 1000 }\nbudget = { usd_total = 100.0")
+    with gateway.running() as server:
+        Crowd(server.port, 3, most=5).join()
+        before = spent_of(gateway)
+        deadline = time.monotonic() + 20
+        while sum(record.micros for record in gateway.records()) != before:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert before > 0
+        streams = [begun_stream(server.port) for _ in range(8)]
+        # So long that each has a record of its beginning.
+        time.sleep(0.5)
+        assert spent_of(gateway, held=True) > before
+        for pid in workers_of(server.process.pid):
+            os.kill(pid, signal.SIGKILL)
+        for connection in streams:
+            connection.close()
+        while sum(record.code == INTERRUPTED for record in gateway.records()) < len(streams):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        # Their prompts, and not what was reserved for their answers.
+        wanted = sum(record.micros for record in gateway.records())
+        while spent_of(gateway, held=True) != wanted:
+            assert time.monotonic() < deadline, (spent_of(gateway, held=True), wanted)
+            time.sleep(0.1)
+        assert wanted > before
+
+
+def begun_stream(port: int) -> HTTPConnection:
+    """An answer that takes its time."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=20)
+    values = {"model": "demo-slow", "messages": [{"role": "user", "content": "Hello"}], "stream": True}
+    head = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
+    connection.request("POST", "/v1/chat/completions", json.dumps(values), head)
+    return connection
+
+
+def spent_of(gateway: Gateway, *, held: bool = False) -> int:
+    """Of the key's budget, in millionths."""
+    rules = LimitRules(f"key:{configured_id(KEY)}", [("usd_total", 1, None)])
+    found = Limits(gateway.data / "limits-1.map").account(rules, "usd_total")
+    assert found is not None
+    return found[0] + (found[1] if held else 0)
 
 
 def test_kill_of_everything_loses_no_record(demo: Server, tmp_path: Path) -> None:
