@@ -41,11 +41,14 @@ def server() -> Iterator[RedisServer]:
 class Machine(SharedLimits):
     """One process of one machine."""
 
-    def __init__(self, server: RedisServer, *, processes: int = 4, source: str = "") -> None:
+    def __init__(
+        self, server: RedisServer, *, processes: int = 4, source: str = "", deadline: float = 5.0
+    ) -> None:
+        # Of a busy machine nothing is learnt about outages: only tests of these have the usual deadline.
         self.output = io.StringIO()
         self.own_log = Log(self.output)
         alone = Alone(lambda n: Counting(None, n), processes)
-        super().__init__(RedisLink(server.url), alone, self.own_log, source=source, deadline=0.1)
+        super().__init__(RedisLink(server.url), alone, self.own_log, source=source, deadline=deadline)
 
     async def ask(self, scopes: tuple[Scope, ...], tokens: int = 0, micros: int = 0) -> Any:
         return await self.admit(scopes, tokens, micros)
@@ -78,6 +81,45 @@ def of(limits: Limits = Limits(), budget: Budget = Budget(), name: str = "k") ->
     made = scope("key", name, name, limits, budget)
     assert made is not None
     return (made,)
+
+
+class Pace:
+    """The loop's clock, without the time in which the loop or the machine stood still."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._late = 0.0
+        self._beat()
+
+    @property
+    def now(self) -> float:
+        return self._loop.time() - self._late
+
+    def __enter__(self) -> Pace:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        self._timer.cancel()
+
+    def _beat(self) -> None:
+        due = self._loop.time() + 0.01
+
+        def late() -> None:
+            self._late += max(self._loop.time() - due - 0.01, 0)
+            self._beat()
+
+        self._timer = self._loop.call_at(due, late)
+
+
+async def told(*machines: Machine) -> None:
+    """All that has ended is known to Redis: what is asked now is asked after it."""
+    for one in machines:
+        while one._untold:
+            await asyncio.sleep(0.01)
+        await one.ask(of(Limits(requests_per_day=10**9), name="probe"))
 
 
 async def until(condition: Callable[[], bool], seconds: float = 10) -> None:
@@ -183,6 +225,7 @@ async def test_a_budget_is_passed_by_one_estimate_at_most(machine: Any) -> None:
     assert len(passed) == 34
     for one in passed:
         one.settle(0, 100)
+    await told(*both)
     more = [await both[0].ask(scopes, 0, 300) for _ in range(5)]
     assert [one.refused for one in more] == [None] * 5
     assert more[0].budget == (3400, 10_000)
@@ -224,7 +267,7 @@ async def test_a_machine_that_was_taken_for_dead_comes_back_with_what_it_holds(
         lease.settle(10, 0)
     last = await frozen.ask(scopes, 1)
     assert last.refused is None
-    await until(lambda: not frozen._untold and not other._untold)
+    await told(frozen, other)
     assert (await other.ask(scopes, 1)).budget == (31, 1000)
 
 
@@ -243,7 +286,8 @@ async def test_who_goes_while_waiting_holds_nothing(machine: Any) -> None:
         for found in await asyncio.gather(*tasks, return_exceptions=True):
             if isinstance(found, Lease):
                 found.settle(0, 0)
-    await until(lambda: not one._open and not one._untold)
+    await until(lambda: not one._open)
+    await told(one)
     assert one.counted_alone == 0
     found = await asyncio.gather(*(one.ask(scopes, 7) for _ in range(8)))
     assert sum(answer.refused is None for answer in found) == 5
@@ -264,14 +308,15 @@ async def test_budgets_read_the_records_once_for_each_source(machine: Any) -> No
 
 
 async def test_without_redis_each_process_has_its_share(machine: Any, server: RedisServer) -> None:
-    one = await machine()
+    one = await machine(deadline=0.5)
     await machine()
     scopes = of(Limits(requests_per_day=100, concurrent_requests=20), Budget(tokens_total=1000))
     held = await one.ask(scopes, 400)
     server.freeze()
-    begun = asyncio.get_running_loop().time()
-    alone = await one.ask(scopes, 100)
-    assert asyncio.get_running_loop().time() - begun < 0.5
+    with Pace() as pace:
+        begun = pace.now
+        alone = await one.ask(scopes, 100)
+        assert pace.now - begun < 1
     assert alone.headers[-1] == (b"x-limits-counted", b"alone")
     assert one.processes == 2
     # Half of the places, of which the one from before takes one too, and half of what was left of the budget.
@@ -286,8 +331,7 @@ async def test_without_redis_each_process_has_its_share(machine: Any, server: Re
     back = await one.ask(scopes, 1)
     assert back.headers[-1] != (b"x-limits-counted", b"alone")
     assert back.budget == (50 * (2 + len(passed)), 1000)
-    events = [line["event"] for line in one.lines]
-    assert events == ["limits_not_shared", "limits_shared_again"]
+    assert [line["event"] for line in one.lines] == ["limits_not_shared", "limits_shared_again"]
 
 
 async def test_redis_that_forgets_everything_is_told(machine: Any, server: RedisServer) -> None:
@@ -307,7 +351,7 @@ async def test_a_start_without_redis_is_a_share_of_what_was_said(server: RedisSe
     server.command("FLUSHALL")
     server.freeze()
     try:
-        one = Machine(server, processes=4)
+        one = Machine(server, processes=4, deadline=0.1)
         await one.start()
         assert not one.is_shared
         found = [await one.ask(of(Limits(requests_per_day=100))) for _ in range(100)]
@@ -322,7 +366,8 @@ async def test_a_start_without_redis_is_a_share_of_what_was_said(server: RedisSe
 async def test_outages_under_load_let_nothing_hang_and_nobody_pass_free(
     machine: Any, server: RedisServer, kills: bool
 ) -> None:
-    machines = [await machine() for _ in range(3)]
+    machines = [await machine(deadline=0.1) for _ in range(3)]
+    pace = Pace()
     most = 12
     scopes = of(Limits(concurrent_requests=most), Budget(tokens_total=10**12))
     running = peak = passed = 0
@@ -331,11 +376,11 @@ async def test_outages_under_load_let_nothing_hang_and_nobody_pass_free(
 
     async def client(number: int) -> None:
         nonlocal running, peak, passed, slowest
-        loop, rng = asyncio.get_running_loop(), random.Random(number)
+        rng = random.Random(number)
         while not ended.is_set():
-            begun = loop.time()
+            begun = pace.now
             found = await machines[number % 3].ask(scopes, 10)
-            slowest = max(slowest, loop.time() - begun)
+            slowest = max(slowest, pace.now - begun)
             if found.refused is None:
                 running, passed = running + 1, passed + 1
                 peak = max(peak, running)
@@ -359,11 +404,12 @@ async def test_outages_under_load_let_nothing_hang_and_nobody_pass_free(
         await until(lambda: all(one.is_shared for one in machines))
     ended.set()
     await asyncio.gather(*clients)
+    pace.stop()
     assert slowest < 1.0
     # At the change to shares what was admitted before is still under way: places of both, at most.
     assert peak <= 2 * most
     assert sum(one.counted_alone for one in machines) > 0
-    await until(lambda: not any(one._untold for one in machines))
+    await told(*machines)
     last = await machines[0].ask(scopes, 1)
     assert last.refused is None
     if not kills:

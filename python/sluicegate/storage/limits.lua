@@ -5,13 +5,14 @@
 -- sluicegate:batches        hash: process → the number of the last round of it that was done
 -- sluicegate:holds:PROCESS  set: the counters of which it holds something
 -- sluicegate:gone:PROCESS   hash: what budgets were charged when it was found dead; it may come back
--- the keys of rates         hash: a, what is owed, in tokens times microseconds of a period; t, as of when
+-- the keys of rates         two doubles: what is owed, in tokens times microseconds of a period; as of when
 -- the keys of counters      hash: h, held by all; @PROCESS, held by one; of budgets: s, spent; p, in which period;
 --                           seed:SOURCE, that what this source knows of the time before is in it
 local ALIVE, BATCHES = 'sluicegate:alive', 'sluicegate:batches'
 local HOLDS, GONE = 'sluicegate:holds:', 'sluicegate:gone:'
 local DAY = 86400000000
-local KEPT, KEPT_TOTAL = 45 * 86400000, 400 * 86400000
+-- Of a budget, from the beginning of its period on.
+local KEPT = 45 * 86400000
 local ask = cmsgpack.unpack(ARGV[1])
 local me, source = ask.process, ask.source
 local time = redis.call('TIME')
@@ -52,8 +53,11 @@ local function release(key, process, amount)
   local have = field(key, '@' .. process)
   local gone = math.min(have, amount)
   if gone <= 0 then return end
-  add(key, 'h', -gone)
-  if gone == have then
+  if add(key, 'h', -gone) <= 0 and redis.call('HEXISTS', key, 'p') == 0 then
+    -- Places that nobody holds need no room.
+    redis.call('DEL', key)
+    redis.call('SREM', HOLDS .. process, key)
+  elseif gone == have then
     redis.call('HDEL', key, '@' .. process)
     redis.call('SREM', HOLDS .. process, key)
   else
@@ -68,8 +72,9 @@ local function reap(process)
   redis.call('HSET', tomb, '#', redis.call('HGET', BATCHES, process) or '0')
   for _, key in ipairs(redis.call('SMEMBERS', HOLDS .. process)) do
     local have = field(key, '@' .. process)
+    local is_budget = redis.call('HEXISTS', key, 'p') == 1
     release(key, process, have)
-    if have > 0 and redis.call('HEXISTS', key, 'p') == 1 then
+    if have > 0 and is_budget then
       add(key, 's', have)
       redis.call('HSET', tomb, key, whole(have))
     end
@@ -83,38 +88,39 @@ end
 -- Rates.
 
 local function owed_now(key, limit, most)
-  local found = redis.call('HMGET', key, 'a', 't')
-  if not found[1] then return 0 end
+  local found = redis.call('GET', key)
+  if not found then return 0 end
+  local owed, at = struct.unpack('dd', found)
   -- A clock that stepped back gives nothing back, and takes nothing.
-  local passed = math.max(0, now - tonumber(found[2]))
-  return math.min(math.max(0, tonumber(found[1]) - passed * limit), 2 * most)
+  return math.min(math.max(0, owed - math.max(0, now - at) * limit), 2 * most)
 end
 
 local function owe(key, limit, owed)
-  redis.call('HSET', key, 'a', string.format('%.17g', owed), 't', whole(now))
-  redis.call('PEXPIRE', key, whole(math.min(owed / limit / 1000 + 60000, KEPT_TOTAL)))
+  redis.call('SET', key, struct.pack('dd', owed, now), 'PX', whole(owed / limit / 1000 + 60000))
 end
 
 -- Budgets.
 
 local function turn(key, every)
   local period, known = ordinal(every, now), field(key, 'p')
+  if known == period or known == period + 1 then return end
   if known == 0 then
     redis.call('HSET', key, 'p', whole(period))
   elseif period > known then
     redis.call('HSET', key, 's', '0', 'p', whole(period))
-  elseif known - period > 1 then
+  else
     -- The clock was far ahead for a while. What was spent then stays spent.
     redis.call('HSET', key, 'p', whole(period))
   end
-  redis.call('PEXPIRE', key, every == 'total' and KEPT_TOTAL or KEPT)
+  if every ~= 'total' then redis.call('PEXPIRE', key, KEPT) end
 end
 
 local function used_of(key, every)
   local found = redis.call('HMGET', key, 'p', 's', 'h', 'seed:' .. source)
   local spent, held = tonumber(found[2] or '0'), tonumber(found[3] or '0')
-  if found[1] and ordinal(every, now) > tonumber(found[1]) then spent = 0 end
-  return math.max(0, spent + held), source == '' or found[4] ~= false
+  local known = tonumber(found[1] or '0')
+  if ordinal(every, now) > known then spent = 0 end
+  return math.max(0, spent + held), source == '' or found[4] ~= false, known
 end
 
 local function spend(key, every, amount, only_if_known)
@@ -154,7 +160,8 @@ local settle = {
 
 -- What begins. Nothing is taken where one limit refuses; the one that is waited for longest is told.
 
-local function refusal(rules)
+-- `seen`: what each rule stands at, as far as `admit` needs it.
+local function refusal(rules, seen)
   local worst, weight = nil, -1
   for number, rule in ipairs(rules) do
     local kind, key = rule[1], rule[2]
@@ -162,7 +169,8 @@ local function refusal(rules)
     if kind == 'rate' then
       local amount, limit, burst, period = rule[3], rule[4], rule[5], rule[6]
       owed = owed_now(key, limit, burst * period)
-      local beyond = owed + amount * period - burst * period
+      seen[number] = owed + amount * period
+      local beyond = seen[number] - burst * period
       if amount > burst then
         reason, wait = 'too_large', 4e18
       elseif beyond > 0 then
@@ -170,8 +178,9 @@ local function refusal(rules)
       end
     elseif kind == 'place' then
       if field(key, 'h') >= rule[3] then reason, wait = 'concurrent', 0 end
-    elseif used_of(key, rule[5]) >= rule[4] then
-      reason, wait = 'budget', 3e18
+    else
+      seen[number] = { used_of(key, rule[5]) }
+      if seen[number][1] >= rule[4] then reason, wait = 'budget', 3e18 end
     end
     if reason and wait > weight then
       worst, weight = { false, number - 1, reason, wait, owed or 0 }, wait
@@ -181,23 +190,20 @@ local function refusal(rules)
 end
 
 local function admit(rules)
-  local refused = refusal(rules)
-  if refused then return refused end
   local levels, unseeded = {}, {}
+  local refused = refusal(rules, levels)
+  if refused then return refused end
   for number, rule in ipairs(rules) do
     local kind, key = rule[1], rule[2]
-    levels[number] = 0
     if kind == 'rate' then
-      local owed = owed_now(key, rule[4], rule[5] * rule[6]) + rule[3] * rule[6]
-      owe(key, rule[4], owed)
-      levels[number] = owed
+      owe(key, rule[4], levels[number])
     elseif kind == 'place' then
+      levels[number] = 0
       hold(key, 1)
-      redis.call('PEXPIRE', key, KEPT)
     else
-      turn(key, rule[5])
-      local used, seeded = used_of(key, rule[5])
+      local used, seeded, known = unpack(levels[number])
       levels[number] = used
+      if known ~= ordinal(rule[5], now) then turn(key, rule[5]) end
       if not seeded then unseeded[#unseeded + 1] = number - 1 end
       hold(key, rule[3])
     end
