@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import crew
+import msgspec
 import pytest
 from limit_crew import hammer
 from machines import of, told, until
@@ -17,6 +19,7 @@ from sluicegate.limits.admit import Demand, Scope
 from sluicegate.limits.lease import Lease
 from sluicegate.limits.model import Budget, Limits
 from sluicegate.limits.shared import LEASE_US
+from sluicegate.storage.redis_link import LIMITS, RedisLink
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(120)]
 
@@ -197,6 +200,22 @@ async def test_budgets_read_the_records_once_for_each_source(machine: Any) -> No
         for new in asked:
             one.seed(new, "budget_tokens_per_day", spent)
     assert (await one.ask(scopes, 1)).budget == (500, 1000)
+
+
+async def test_periods_begin_as_in_the_core(server: RedisServer) -> None:
+    head = LIMITS.split("-- Held by a process.")[0]
+    parts = ", ".join(f"ordinal('{every}', ask.at)" for every in ("day", "week", "month"))
+    link = RedisLink(server.url, f"{head} return cmsgpack.pack({{ {parts} }})")
+    await link.open()
+    rng = random.Random(11)
+    for day in (*range(0, 60_000, 29), *(rng.randrange(60_000) for _ in range(500))):
+        for within in (0, 86_399_999_999):
+            asked = msgspec.msgpack.encode({"process": "", "source": "", "at": day * 86_400_000_000 + within})
+            found = msgspec.msgpack.decode(await link.call(asked, 5))
+            date = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=day)
+            month = (date.year - 1970) * 12 + date.month
+            assert found == [day + 1, (day + 3) // 7 + 1, month], date
+    link.close()
 
 
 async def test_the_demand_of_the_limiter_goes_there(machine: Any) -> None:

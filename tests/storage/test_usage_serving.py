@@ -153,6 +153,48 @@ def test_below_the_limit_nobody_is_refused(demo: Server, tmp_path: Path) -> None
     assert all(record.source == "upstream" and record.micros > 0 for record in found)
 
 
+def test_a_budget_is_passed_by_one_estimate_at_most(demo: Server, tmp_path: Path) -> None:
+    budget = 20_000
+    gateway = Gateway(demo, tmp_path, "concurrent_requests = 64 }\nbudget = { usd_total = 0.02")
+    with gateway.running() as server:
+        crowd = Crowd(server.port, 64, most=12)
+        crowd.join()
+    assert crowd.statuses[429] > 0
+    found = gateway.records()
+    assert len(found) == crowd.statuses[200]
+    # 1024 tokens of an answer at two millionths each, and the prompt.
+    assert sum(record.micros for record in found) <= budget + 2 * 1024 + 100
+
+
+def test_who_waits_exactly_as_told_gets_in(demo: Server, tmp_path: Path) -> None:
+    gateway = Gateway(demo, tmp_path, "requests_per_minute = 300, request_burst = 1")
+    with gateway.running() as server:
+        waited = 0
+        for _ in range(20):
+            status, wait = asked_once(server.port)
+            if status == 429:
+                assert 0 < wait <= 200
+                waited += 1
+                time.sleep(wait / 1000)
+                status, _ = asked_once(server.port)
+            assert status == 200
+        assert waited > 5
+
+
+def asked_once(port: int) -> tuple[int, int]:
+    """On a connection of its own: the status, and the milliseconds to wait."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=10)
+    values = {"model": "demo-fast", "messages": [{"role": "user", "content": "Hello"}]}
+    head = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
+    try:
+        connection.request("POST", "/v1/chat/completions", json.dumps(values), head)
+        answer = connection.getresponse()
+        answer.read()
+        return answer.status, int(answer.headers.get("retry-after-ms", 0))
+    finally:
+        connection.close()
+
+
 def test_places_of_a_killed_worker_are_free_within_a_second(demo: Server, tmp_path: Path) -> None:
     gateway = Gateway(demo, tmp_path, f"concurrent_requests = {WORKERS * 2}")
     with gateway.running() as server:

@@ -282,13 +282,13 @@ def test_redis_is_set_by_a_variable_or_the_file_and_checked(tmp_path: Path) -> N
     assert settings.server.redis_url == Secret("rediss://other")
     assert open_shared(settings, "", Log()) is not None
     path.write_text('[server]\nredis_url = "http://:secret@file/1"\n')
-    with pytest.raises(SettingsError, match="s.toml:2: server.redis_url: expected redis://") as raised:
+    with pytest.raises(SettingsError, match=r"s\.toml:2: server\.redis_url: expected redis://") as raised:
         open_shared(load(str(path), upstream), "", Log())
     assert "secret" not in str(raised.value)
     with pytest.raises(SettingsError, match="SLUICEGATE_REDIS_URL: expected"):
         open_shared(load(None, upstream | {"SLUICEGATE_REDIS_URL": "redis://h:port"}), "", Log())
     path.write_text('[server]\nrecords = "loose"\n')
-    with pytest.raises(SettingsError, match="s.toml:2: server.records"):
+    with pytest.raises(SettingsError, match=r"s\.toml:2: server\.records"):
         load(str(path), upstream)
 
 

@@ -33,6 +33,8 @@ class Scope(Struct, frozen=True, gc=False):
     rules: LimitRules
     limits: Limits = NO_LIMITS
     budget: Budget = NO_BUDGET
+    # Tokens beyond which no request could ever be admitted.
+    largest: int | None = None
 
 
 class Demand(NamedTuple):
@@ -116,7 +118,9 @@ def scope(subject: Subject, id: str, name: str, limits: Limits, budget: Budget =
     rules = rules_of(limits, budget)
     if not rules and limits.request_bytes is None:
         return None
-    return Scope(subject, id, name, LimitRules(f"{subject}:{id}", rules), limits, budget)
+    return Scope(
+        subject, id, name, LimitRules(f"{subject}:{id}", rules), limits, budget, limits.largest_demand
+    )
 
 
 class Limiter:
@@ -179,9 +183,9 @@ def reserved(scopes: tuple[Scope, ...], demand: Demand) -> int:
     """Tokens to reserve. An answer that may be longer than a burst takes all of it: it is settled later."""
     whole = demand.prompt + demand.answer
     for limited in scopes:
-        largest = limited.limits.largest_demand
-        if largest is not None:
-            whole = min(whole, max(largest, demand.prompt))
+        largest = limited.largest
+        if largest is not None and whole > largest:
+            whole = max(largest, demand.prompt)
     return whole
 
 
