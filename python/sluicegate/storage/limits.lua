@@ -87,16 +87,20 @@ end
 
 -- Rates.
 
+local function owe(key, limit, owed)
+  redis.call('SET', key, struct.pack('dd', owed, now), 'PX', whole(owed / limit / 1000 + 60000))
+end
+
 local function owed_now(key, limit, most)
   local found = redis.call('GET', key)
   if not found then return 0 end
   local owed, at = struct.unpack('dd', found)
-  -- A clock that stepped back gives nothing back, and takes nothing.
-  return math.min(math.max(0, owed - math.max(0, now - at) * limit), 2 * most)
-end
-
-local function owe(key, limit, owed)
-  redis.call('SET', key, struct.pack('dd', owed, now), 'PX', whole(owed / limit / 1000 + 60000))
+  if at > now then
+    -- The clock stepped back: it goes on from here, and nobody waits until it is as late again.
+    owe(key, limit, owed)
+    at = now
+  end
+  return math.min(math.max(0, owed - (now - at) * limit), 2 * most)
 end
 
 -- Budgets.
