@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -20,7 +21,10 @@ from redis_server import RedisServer
 
 __all__ = ["demo"]
 
-pytestmark = pytest.mark.timeout(180)
+# `TEST_OUTAGES=20` for the whole promise.
+OUTAGES = int(os.environ.get("TEST_OUTAGES", "2"))
+
+pytestmark = pytest.mark.timeout(180 + 10 * OUTAGES)
 
 
 @pytest.fixture
@@ -59,22 +63,53 @@ def test_both_together_pass_exactly_the_limit(demo: Server, redis: RedisServer, 
 
 def test_outages_are_flagged_and_end(demo: Server, redis: RedisServer, tmp_path: Path) -> None:
     with ExitStack() as stack:
-        server = two(stack, demo, redis, tmp_path, "requests_per_minute = 1000000")[0]
-        assert asked(server) == (200, None)
-        for freezes in (True, False):
-            (redis.freeze if freezes else redis.kill)()
+        servers = two(stack, demo, redis, tmp_path, "concurrent_requests = 8")
+        assert asked(servers[0]) == (200, None)
+        clients = [Client(server) for server in servers for _ in range(5)]
+        for number in range(2 * OUTAGES):
+            (redis.freeze if number % 2 else redis.kill)()
+            time.sleep(0.5)
+            # By now each worker has noticed: these are on connections of their own, and meet several.
             for _ in range(6):
-                # On connections of their own, so that both workers are met.
-                begun = time.monotonic()
-                assert asked(server) == (200, "alone")
-                assert time.monotonic() - begun < 1
-            (redis.thaw if freezes else redis.start)()
-            deadline = time.monotonic() + 10
-            while any(asked(server)[1] for _ in range(6)):
+                assert asked(servers[0])[1] == "alone"
+            (redis.thaw if number % 2 else redis.start)()
+            deadline = time.monotonic() + 20
+            while any(asked(servers[0])[1] for _ in range(6)):
                 assert time.monotonic() < deadline
-        assert "limits_not_shared" in server.output()
-        assert "limits_shared_again" in server.output()
-        assert redis.url not in server.output()
+        for client in clients:
+            client.stop()
+        statuses = sum((client.statuses for client in clients), Counter[int]())
+        assert set(statuses) == {200, 429}
+        # A second is promised; the machine of the tests may stand still for some.
+        assert max(client.longest for client in clients) < 4
+        output = "".join(server.output() for server in servers)
+        assert "limits_not_shared" in output
+        assert "limits_shared_again" in output
+        assert "internal" not in output
+        assert redis.url not in output
+        assert sum(asked(server) == (200, None) for server in servers) == 2
+
+
+class Client:
+    """Asks until it is stopped."""
+
+    def __init__(self, server: Server) -> None:
+        self.statuses: Counter[int] = Counter()
+        self.longest = 0.0
+        self._server = server
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._ended.set()
+        self._thread.join(20)
+
+    def _run(self) -> None:
+        while not self._ended.is_set():
+            begun = time.monotonic()
+            self.statuses[asked(self._server)[0]] += 1
+            self.longest = max(self.longest, time.monotonic() - begun)
 
 
 def test_places_of_a_dead_machine_are_free_at_the_other(
