@@ -88,7 +88,11 @@ class Gateway:
         self._log = Log(access=server.access_log)
         self._engine = core.Engine(inline=True)
         created = wall_seconds() if started is None else started
-        upstreams = [Upstream(config, connect(settings, config)) for config in settings.upstreams]
+        limited = limits.read_upstreams(settings)
+        upstreams = [
+            Upstream(config, connect(settings, config), limited=limited.get(config.name))
+            for config in settings.upstreams
+        ]
         workspace = self._own_rules = workspaces.read(settings)
         assistant_list = assistants.read(settings, DEFAULT, created)
         # An assistant may be the default, but no upstream serves it under that name.
@@ -118,7 +122,13 @@ class Gateway:
         self._keys = Authenticator(((key.name, key.key.reveal()) for key in settings.keys), restricted)
         self._keys.grants = None if location is None else NoGrants()
         self._counter = PromptCounter(self._log)
-        self._usage = Usage(location, server.workers, self._log, days=server.usage_days)
+        self._usage = Usage(
+            location, server.workers, self._log, strict=server.records == "strict", days=server.usage_days
+        )
+        self._sharing = limits.open_shared(settings, self._usage.source, self._log)
+        if self._sharing is not None:
+            self._sharing.on_unseeded = self._seed
+            self._usage.sharing = self._sharing
         self._shelf = Shelf(configured=location is not None)
         self._expiry = Expiry(self._shelf)
         # The hour in which a budget's owner was warned.
@@ -134,7 +144,9 @@ class Gateway:
         """What the stages of a request work with."""
         server = settings.server
         ids = {key.name: configured_id(key.key.reveal()) for key in settings.keys}
-        scopes = Scopes(limits.read_keys(settings, ids), Prices(usage.read_prices(settings)), self._seed)
+        # Where several machines count, their store tells which budgets it does not know.
+        on_new = self._seed if self._sharing is None else None
+        scopes = Scopes(limits.read_keys(settings, ids), Prices(usage.read_prices(settings)), on_new)
         return Parts(
             keys=self._keys,
             bodies=BodyReader(server.max_body_bytes, server.body_timeout, server.body_min_rate),
@@ -145,7 +157,7 @@ class Gateway:
             windows=ContextWindows(self._counter, self._log),
             budget=RetryBudget(),
             scopes=scopes,
-            limiter=Limiter(self._usage.limits, self._warn_of_budget),
+            limiter=Limiter(self._usage.limits, self._warn_of_budget, self._sharing),
             ledger=Ledger(self._log, self._usage.recorder, self._usage.bodies),
             watches=ClientWatches(),
             keep_alive=server.stream_keep_alive,
@@ -224,7 +236,7 @@ class Gateway:
         """Budgets begin with what the records say was spent, also where the shared file is new."""
         kinds = [kind for kind, _, _ in rules_of(NO_LIMITS, scope.budget)]
         if kinds:
-            self._usage.seed(scope.rules, scope.subject, scope.id, kinds)
+            self._usage.seed(scope, kinds)
 
     def _warn_of_budget(self, scope: Scope, percent: int) -> None:
         """Once an hour for each budget: its owner may want to act before it ends."""
@@ -251,6 +263,8 @@ class Gateway:
             loop.add_signal_handler(DRAIN_SIGNAL, self.drain)
         self._discovery.start()
         self._usage.start()
+        if self._sharing is not None:
+            await self._sharing.start()
         opening = asyncio.create_task(self._open_records())
         # Listening waits a little, so that the first request need not.
         await asyncio.wait([opening], timeout=DATABASE_SECONDS)
@@ -271,6 +285,8 @@ class Gateway:
                 await self.records.close()
             await self._engine.close()
             self._counter.close()
+            if self._sharing is not None:
+                await self._sharing.stop()
             await self._usage.stop()
             self._log.close()
 
@@ -318,7 +334,9 @@ def verify(settings: Settings) -> None:
     workspaces.read(settings)
     assistants.read(settings, DEFAULT, 0)
     limits.read_keys(settings, {key.name: key.name for key in settings.keys})
+    limits.read_upstreams(settings)
     usage.read_prices(settings)
+    limits.open_shared(settings, "", Log())
 
 
 def create_app(

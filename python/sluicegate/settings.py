@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
@@ -70,6 +70,14 @@ class ServerConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     drain_timeout: Annotated[float, Meta(ge=0, le=86400)] = 120.0
     # Usage records are kept so long; 0: for ever. A workspace may keep its own for less.
     usage_days: Annotated[int, Meta(ge=0, le=36_500)] = 400
+    # While the disk takes no usage records: wait in memory, or take no requests.
+    records: Literal["spool", "strict"] = "spool"
+    # Where several machines count their limits together; None: this one counts for itself.
+    redis_url: Secret | None = None
+    # A decision waits so long for it.
+    redis_timeout: Annotated[float, Meta(ge=0.005, le=1)] = 0.1
+    # Into the shares of so many machines limits are divided where it has not been reached since the start.
+    redis_machines: Annotated[int, Meta(ge=1, le=1000)] = 2
 
 
 class KeyConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -104,6 +112,7 @@ class UpstreamConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     # 0 is asked first; the next number only where nobody of it is left.
     priority: Annotated[int, Meta(ge=0, le=100)] = 0
     responses: bool = False  # It has /v1/responses itself.
+    limits: dict[str, Any] = {}  # Read by `limits/configured.py`.
     # By the upstream's own name of the model, where a person knows better than the server tells.
     context_lengths: dict[Model, Annotated[int, Meta(ge=1, le=100_000_000)]] = {}
     # Fields of a request that it refuses: they are left out, and named in `x-dropped-params`.
@@ -201,7 +210,7 @@ def load(path: str | None = None, environ: Mapping[str, str] = os.environ) -> Se
         _check_key(key, keys[:index], source, index)
     _check_unique([u.name for u in file.upstreams], "upstreams", source)
     return Settings(
-        server=file.server,
+        server=_with_redis(file.server, environ),
         keys=keys,
         upstreams=upstreams,
         default_model=file.default_model or environ.get("OPENAI_COMPATIBLE_MODEL") or None,
@@ -210,6 +219,11 @@ def load(path: str | None = None, environ: Mapping[str, str] = os.environ) -> Se
         assistants=file.assistants,
         source=source,
     )
+
+
+def _with_redis(server: ServerConfig, environ: Mapping[str, str]) -> ServerConfig:
+    url = environ.get("SLUICEGATE_REDIS_URL", "").strip()
+    return msgspec.structs.replace(server, redis_url=Secret(url)) if url else server
 
 
 def _read(path: str) -> tuple[_File, Source]:

@@ -57,6 +57,10 @@ ALLOWED = {
     # What limits look like is a part of what has them.
     ("workspaces", "limits"),
     ("assistants", "limits"),
+    ("keys", "limits"),
+    ("upstreams", "limits"),
+    # What was spent of a budget is told to whoever counts it.
+    ("usage", "limits"),
 }
 # Two doors to the extension module: the engine has asyncio behind it, and who only counts tokens must not
 # wait for that (`import sluicegate.tokens` takes 60 ms at most).

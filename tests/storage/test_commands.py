@@ -145,6 +145,23 @@ def test_a_key_is_shown_once_and_alone_on_standard_output(cli: Cli, location: Lo
     assert looked_up(location, rotated) is None
 
 
+def test_limits_on_the_command_line(cli: Cli, location: Location) -> None:
+    good(cli("workspaces", "create", "acme"))
+    made = cli("keys", "create", "app", "limits.requests_per_minute=60", "budget.usd_per_month=50")
+    assert looked_up(location, good(made).strip()).principal.limited.budget.usd_per_month == 50
+    said = good(cli("keys", "set", "app", "limits.requests_per_minute=", "limits.concurrent_requests=4"))
+    assert "concurrent_requests = 4" in said
+    shown = good(cli("keys", "show", "app"))
+    assert "concurrent_requests" in shown
+    assert "requests_per_minute" not in shown
+    assert "limits.concurrent_requests: expected a whole number" in refused(
+        cli("keys", "set", "app", "limits.concurrent_requests=0")
+    )
+    good(cli("upstreams", "create", "local", URL, "limits.tokens_per_minute=1000"))
+    record = json.loads(good(cli("upstreams", "show", "local", "--json")))
+    assert record["limits"]["tokens_per_minute"] == 1000
+
+
 def test_keys_of_ones_own_and_of_admins(cli: Cli, location: Location, tmp_path: Path) -> None:
     good(cli("workspaces", "create", "acme"))
     own = "own-secret-0123456789"

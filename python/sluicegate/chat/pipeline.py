@@ -12,7 +12,7 @@ from sluicegate import errors
 from sluicegate.chat.directory import Directory, View
 from sluicegate.chat.keep import StoredChats
 from sluicegate.chat.prepare import Ask, MakeRecipe, Operation, Prepared, Rules, check, prepare, recipe
-from sluicegate.chat.scopes import Scopes, demand
+from sluicegate.chat.scopes import Scopes, demand, enter, leave, worth_telling
 from sluicegate.chat.window import ContextWindows, ToBeCounted
 from sluicegate.clock import monotonic
 from sluicegate.engine import RequestError
@@ -23,7 +23,7 @@ from sluicegate.http.head import require_json, require_method
 from sluicegate.http.relay import Cancellable, ClientWatch, ClientWatches, Last, send_stream
 from sluicegate.keys.authenticate import Authenticator
 from sluicegate.keys.model import Principal
-from sluicegate.limits.admit import Limiter, check_size
+from sluicegate.limits.admit import Limiter, check_size, reserved
 from sluicegate.upstreams.model import Candidate
 from sluicegate.upstreams.select import RetryBudget, select, select_other, shortest_wait_ms
 from sluicegate.usage.bodies import copy_of
@@ -112,7 +112,7 @@ class Pipeline:
             principal = await self.identify(exchange, entry)
             ask = await self.plan(entry, principal, await self.read(exchange, entry))
             kept = self._parts.chats.begin(ask, principal)
-            self.admit(ask, principal, entry)
+            await self.admit(ask, principal, entry)
             # Only a call upstream is worth watching for: what came before has ended or failed by itself.
             watch = self._parts.watches.begin(exchange.receive)
             try:
@@ -180,7 +180,7 @@ class Pipeline:
             check(ask, plan.assistant)
         return ask
 
-    def admit(self, ask: Ask, principal: Principal, entry: Entry) -> None:
+    async def admit(self, ask: Ask, principal: Principal, entry: Entry) -> None:
         """Stage 5: all limits at once. What is reserved is held until the answer ENDS, however it does."""
         parts, plan = self._parts, ask.plan
         if plan.assistant is not None:
@@ -192,9 +192,9 @@ class Pipeline:
         entry.price = price = parts.scopes.price(plan.steps[0][0])
         asked = demand(ask, price)
         parts.ledger.check()
-        held = parts.limiter.admit(scopes, asked)
+        held = await parts.limiter.hold(scopes, asked)
         entry.prompt_tokens = asked.prompt
-        entry.reserved_tokens, entry.reserved_micros = asked.prompt + asked.answer, asked.micros
+        entry.reserved_tokens, entry.reserved_micros = reserved(scopes, asked), asked.micros
         entry.limit_headers = held.headers
         entry.copy = copy_of(plan.view.settings.bodies, ask.request.body)
         parts.ledger.opened(entry, held)
@@ -214,7 +214,7 @@ class Pipeline:
         parts.budget.deposit()
         tried: list[Candidate] = []
         most = MORE_ATTEMPTS + len(plan.steps)
-        too_long: GatewayError | None = None
+        refused: list[GatewayError] = []
         # All attempts share the time of the first: a failover must not make the client wait twice as long.
         deadline = 0.0
         inject = True
@@ -222,12 +222,13 @@ class Pipeline:
             try:
                 prepared = await self._prepared(job, candidate, inject)
             except GatewayError as error:
-                # Too long for this model, perhaps not for the next. Nobody was asked, so it costs no retry.
-                too_long = too_long or error
+                # Too long for this model or too much for this upstream, perhaps not for the next. Nobody was
+                # asked, so it costs no retry.
+                refused.append(error)
                 tried.append(candidate)
                 other = select_other(plan.steps, tried)
                 if other is None:
-                    raise too_long from None
+                    raise worth_telling(refused) from None
                 candidate, inject = other, True
                 continue
             reply = await self._attempt(job, candidate, prepared, deadline)
@@ -244,13 +245,14 @@ class Pipeline:
                 continue
             tried.append(candidate)
             upstream.note_failure(model, failure)
-            more = _may_go_on(failure) and len(tried) < most and monotonic() < deadline
+            asked = len(tried) - len(refused)
+            more = _may_go_on(failure) and asked < most and monotonic() < deadline
             other = select_other(plan.steps, tried) if more else None
             # A 404 costs nobody anything, and may be the rule for as long as a model is not loaded.
             free = other is None or failure.status == errors.NOT_FOUND
             affordable = free or parts.budget.withdraw()
             if other is None or not affordable:
-                raise _final(job, failure, retried=len(tried) > 1 or not affordable)
+                raise _final(job, failure, retried=asked > 1 or not affordable)
             candidate, inject = other, True
 
     async def fits(self, ask: Ask) -> bool:
@@ -267,15 +269,19 @@ class Pipeline:
         return False
 
     async def _prepared(self, job: Job, candidate: Candidate, inject: bool) -> Prepared:
-        """The body for this upstream. Raises 400 where the prompt is too long for this model."""
+        """The body for this upstream. Raises where it is too long for the model, or a limit is reached."""
         upstream, model = candidate
+        leave(job.entry)
         ask, windows = job.ask, self._parts.windows
         made = recipe(ask, upstream, self._parts.make_recipe)
         limit = windows.proven_limit(ask, candidate)
         if isinstance(limit, ToBeCounted):
             limit = await windows.counted_limit(ask, candidate, made, limit)
         usage = inject and self._rules.streams and upstream.takes_stream_options(model)
-        return prepare(ask, candidate, made, limit, usage=usage)
+        prepared = prepare(ask, candidate, made, limit, usage=usage)
+        if upstream.limited is not None:
+            await enter(self._parts.limiter, upstream.limited, job.entry)
+        return prepared
 
     def _options(self, job: Job, prepared: Prepared, deadline: float) -> dict[str, Any]:
         request, exchange = job.ask.request, job.exchange

@@ -88,7 +88,8 @@ async def _create(call: Call) -> Answer:
     if scopes is None:
         scopes = CLIENT_SCOPES if given.kind == "client" else ()
     _require_reach(call, given.kind, given.role, scopes)
-    draft = KeyDraft(name=given.name, scopes=scopes, models=given.models, expires_at=given.expires_at)
+    wanted = {name: getattr(given, name) for name in KeyDraft.__struct_fields__}
+    draft = KeyDraft(**wanted | {"scopes": scopes})
     key, text = await store.create(
         call.change, call.workspace, draft, kind=given.kind, role=given.role, secret=given.secret
     )
@@ -101,8 +102,7 @@ async def _get(call: Call) -> Answer:
 
 async def _patch(call: Call) -> Answer:
     before = await _reached(call)
-    draft = KeyDraft(**{name: getattr(before, name) for name in KeyDraft.__struct_fields__})
-    draft = patched(draft, call.body)
+    draft = patched(store.draft_of(before), call.body)
     _require_reach(call, before.kind, before.role, draft.scopes)
     return _answer(await store.replace(call.change, call.workspace, before.id, draft, expected=call.expected))
 
@@ -182,7 +182,7 @@ OPERATIONS = (
         method="PATCH",
         path=_ONE,
         id="keys.update",
-        summary="Change name, scopes, models and expiry",
+        summary="Change name, scopes, models, expiry, limits and budget",
         permission="keys:manage",
         mode="change",
         run=_patch,

@@ -71,7 +71,7 @@ class ResponsesPipeline:
             body = await self._chat.read(exchange, entry)
             asked = read(parsed(body))
             turn = await self._begin(entry, principal, asked)
-            self._chat.admit(turn.ask, principal, entry)
+            await self._chat.admit(turn.ask, principal, entry)
             if entry.copy is not None:
                 # Not the chat that was made of it.
                 entry.copy.asked(body)

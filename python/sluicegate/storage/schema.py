@@ -93,6 +93,8 @@ keys = Table(
     Column("expires_at", BigInteger),
     Column("revoked_at", BigInteger),
     Column("created_by", Text, nullable=False),
+    Column("limits", Text),
+    Column("budget", Text),
     *_stamps(),
     _unique_name("keys"),
     Index("ix_keys_workspace_id", "workspace", "id"),

@@ -4,7 +4,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
+from msgspec.structs import asdict
+
 from sluicegate.ids import PLATFORM
+from sluicegate.limits.admit import scope
 from sluicegate.settings import UpstreamConfig
 from sluicegate.telemetry.logs import Log
 from sluicegate.upstreams.model import Upstream
@@ -64,11 +67,12 @@ class KeptUpstreams:
         return upstream
 
     def _renewed(self, before: Upstream | None, config: UpstreamConfig, record: UpstreamRecord) -> Upstream:
+        limited = scope("upstream", record.id, record.name, record.limits)
         if before is not None and all(
             getattr(before.config, name) == getattr(config, name) for name in _OF_HANDLE
         ):
-            return Upstream(config, before.handle, before.health)
-        return Upstream(config, self._connect(config, trusted=record.workspace == PLATFORM))
+            return Upstream(config, before.handle, before.health, limited)
+        return Upstream(config, self._connect(config, trusted=record.workspace == PLATFORM), limited=limited)
 
     def _warn(self, record: UpstreamRecord, message: str) -> None:
         if (record.id, record.version) in self._warned:
@@ -98,6 +102,7 @@ def config_of(record: UpstreamRecord, credentials: Credentials, networks: tuple[
         priority=record.priority,
         context_lengths=record.context_lengths,
         responses=record.responses,
+        limits=asdict(record.limits),
         connect_timeout=record.timeouts.connect,
         first_event_timeout=record.timeouts.first_event,
         idle_timeout=record.timeouts.idle,

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from sluicegate.errors import TOO_MANY
+from sluicegate.limits.admit import Scope
 from sluicegate.settings import UpstreamConfig
 from sluicegate.upstreams.health import Health
 from sluicegate.upstreams.profile import PROFILES, Profile, UpstreamKind, kind_of
@@ -27,12 +28,19 @@ class Upstream:
         "config",
         "handle",
         "health",
+        "limited",
         "name",
         "profile",
     )
 
-    def __init__(self, config: UpstreamConfig, handle: "Handle", health: Health | None = None) -> None:
-        """`health`: of the same server before its configuration changed.
+    def __init__(
+        self,
+        config: UpstreamConfig,
+        handle: "Handle",
+        health: Health | None = None,
+        limited: Scope | None = None,
+    ) -> None:
+        """`health`: of the same server before its configuration changed; `limited`: its limits.
 
         Raises ValueError for a kind that is none.
         """
@@ -41,6 +49,7 @@ class Upstream:
         self.name = config.name
         self.profile = profile_named(config.kind, config.base_url)
         self.health = health or Health()
+        self.limited = limited
         self._asked_at: int | None = None
         self._learned: Mapping[str, int] = {}
         self._refuses_stream_options: frozenset[str] = frozenset()

@@ -5,6 +5,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Meta, Struct
 
+from sluicegate.limits.model import NO_LIMITS, Limits
 from sluicegate.settings import Secret
 from sluicegate.upstreams.profile import UpstreamKind
 
@@ -52,6 +53,8 @@ class UpstreamDraft(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     ] = {}
     # It has /v1/responses itself.
     responses: bool = False
+    # Of all requests to it, whoever asks; where one is reached, the next upstream is asked.
+    limits: Limits = NO_LIMITS
     enabled: bool = True
     # Only of the operator's own upstreams.
     offered_to: Offer = "none"
@@ -82,8 +85,9 @@ class UpstreamRecord(Struct, frozen=True, kw_only=True):
     version: int
     created_at: int
     updated_at: int
-    # Rows that were written before there was this field have none.
+    # Rows that were written before there were these fields have none.
     responses: bool = False
+    limits: Limits = NO_LIMITS
 
     @property
     def origin(self) -> str:

@@ -58,6 +58,8 @@ class Entry(Struct, gc=False):
     # None until the request is admitted, and once it is settled.
     held: Held | None = None
     copy: Copy | None = None
+    # The same of the upstream that is asked, where that has limits.
+    at_upstream: Held | None = None
     price: Price = FREE
     limit_headers: "list[Header]" = []
 
@@ -172,6 +174,9 @@ class Ledger:
         prompt, completion, cached, reasoning, source = used
         micros = bounded(entry.price.cost(prompt, completion, cached))
         held.settle(prompt + completion, micros)
+        if entry.at_upstream is not None:
+            entry.at_upstream.settle(prompt + completion, micros)
+            entry.at_upstream = None
         if self.recorder is None:
             return
         if entry.copy is not None:
