@@ -68,6 +68,11 @@ class ServerConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     # A stream without a first event gets a comment after so many seconds; 0 turns it off.
     stream_keep_alive: Annotated[float, Meta(ge=0, le=3600)] = 15.0
     drain_timeout: Annotated[float, Meta(ge=0, le=86400)] = 120.0
+    metrics: bool = True
+    # Opens /metrics, beside the admin keys of the platform.
+    metrics_key: Secret | None = None
+    # A second address for /metrics alone, without a key; see `telemetry/listener.py`.
+    metrics_address: str | None = None
 
 
 class KeyConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -199,7 +204,7 @@ def load(path: str | None = None, environ: Mapping[str, str] = os.environ) -> Se
         _check_key(key, keys[:index], source, index)
     _check_unique([u.name for u in file.upstreams], "upstreams", source)
     return Settings(
-        server=file.server,
+        server=_finish_server(file.server, source, environ),
         keys=keys,
         upstreams=upstreams,
         default_model=file.default_model or environ.get("OPENAI_COMPATIBLE_MODEL") or None,
@@ -275,6 +280,20 @@ def _fields_at(path: KeyPath) -> list[str]:
     kinds |= {("keys",): KeyConfig, ("upstreams",): UpstreamConfig}
     kind = kinds.get(tuple(part for part in path if isinstance(part, str)))
     return list(kind.__struct_fields__) if kind else []
+
+
+def _finish_server(server: ServerConfig, source: Source, environ: Mapping[str, str]) -> ServerConfig:
+    """With the key of the environment, where the file has none."""
+    given = environ.get("SLUICEGATE_METRICS_KEY", "").strip()
+    if given and server.metrics_key is None:
+        server = msgspec.structs.replace(server, metrics_key=Secret(given))
+    if not server.metrics and (server.metrics_key or server.metrics_address):
+        raise source.error(
+            ("server", "metrics"),
+            "without metrics there is nothing to reach: remove "
+            "metrics_key and metrics_address, or set metrics = true",
+        )
+    return server
 
 
 def _finish_upstream(

@@ -63,6 +63,10 @@ class KeptUpstreams:
         )
         return upstream
 
+    def all(self) -> list[Upstream]:
+        """Those in use."""
+        return list(self._by_id.values())
+
     def _renewed(self, before: Upstream | None, config: UpstreamConfig, record: UpstreamRecord) -> Upstream:
         if before is not None and all(
             getattr(before.config, name) == getattr(config, name) for name in _OF_HANDLE

@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
+from sluicegate.clock import wall_ns
 from sluicegate.telemetry.logs import Log
 
 if TYPE_CHECKING:
@@ -31,6 +32,10 @@ class Keeper:
         self._log = log
         self._task: asyncio.Task[None] | None = None
         self._moving: asyncio.Future[None] | None = None
+        # For the metrics: records, failed rounds, and when a round last went well.
+        self.moved = 0
+        self.failed = 0
+        self.moved_at_ms = 0
 
     def start(self) -> None:
         """Begin; returns at once."""
@@ -66,7 +71,10 @@ class Keeper:
                 return
             moved = await asyncio.to_thread(mover.move)
         except (sqlite3.Error, OSError) as error:
+            self.failed += 1
             self._log.error("usage_not_moved", cause=type(error).__name__)
             return
+        self.moved += moved.records
+        self.moved_at_ms = wall_ns() // 1_000_000
         if moved.interrupted or moved.damaged:
             self._log.warning("usage_recovered", interrupted=moved.interrupted, damaged=moved.damaged)

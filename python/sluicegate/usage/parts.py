@@ -28,12 +28,25 @@ class Whose(NamedTuple):
     id: str
 
 
+class State(NamedTuple):
+    """What the metrics show of it."""
+
+    waiting: int
+    lost: int
+    moved: int
+    moves_failed: int
+    moved_at_ms: int
+    limits_shared: bool
+    limits_alone: int
+
+
 class Usage:
     """What a worker counts and writes down; `location`: None where no records are kept."""
 
     def __init__(self, location: "Location | None", workers: int, log: Log, *, strict: bool = False) -> None:
         self._log = log
         self._location = location
+        self._is_shared = location is not None or workers > 1
         self.limits = open_limits(limits_file(location, workers), workers, log)
         self.recorder: Recorder | None = None
         self._journal: core.Journal | None = None
@@ -57,6 +70,20 @@ class Usage:
             self.recorder.stop()
             self.recorder.note_open()
         await self._keeper.stop()
+
+    def state(self) -> State:
+        """As it is now."""
+        journal, keeper = self._journal, self._keeper
+        return State(
+            0 if journal is None else journal.waiting,
+            0 if journal is None else journal.lost,
+            keeper.moved,
+            keeper.failed,
+            keeper.moved_at_ms,
+            # One worker that keeps nothing needs no file.
+            self.limits.is_shared or not self._is_shared,
+            self.limits.counted_alone,
+        )
 
     def seed(self, rules: core.LimitRules, subject: str, id: str, kinds: list[str]) -> None:
         """Tell budgets that were just made what was spent before. In a thread: it reads the records."""
