@@ -292,11 +292,11 @@ impl Metrics {
 
     /// The upstreams as this process sees them; those that are missing have nothing open.
     pub fn publish_pools(&self, pools: &[Pool]) {
-        let mut sums = [[0; POOLS]; UPSTREAMS + 1];
+        let mut sums = [[0u64; POOLS]; UPSTREAMS + 1];
         for (name, idle, in_use, avoided) in pools {
             if let Some([a, b, c]) = sums.get_mut(self.upstreams.number(name)) {
-                *a += idle;
-                *b += in_use;
+                *a = a.saturating_add(*idle);
+                *b = b.saturating_add(*in_use);
                 *c += u64::from(*avoided);
             }
         }
@@ -351,7 +351,9 @@ struct Sums<'a> {
 
 impl Sums<'_> {
     fn value(&self, cell: usize) -> u64 {
-        self.blocks.iter().map(|block| self.metrics.cell(*block, cell).load(Ordering::Relaxed)).sum()
+        let values = self.blocks.iter().map(|block| self.metrics.cell(*block, cell).load(Ordering::Relaxed));
+        // A file that somebody has written nonsense into is no reason to stop.
+        values.fold(0, u64::saturating_add)
     }
 
     /// `count` cells from `at` on, as one sample; none where nothing was counted.
