@@ -26,6 +26,7 @@ BEAT_SECONDS = 0.25
 _BEATS = 4
 # Counting files takes a microsecond for each.
 _FILES_SECONDS = 15.0
+_OPENING_SECONDS = 5.0
 _PAGE = resource.getpagesize()
 # In one worker; a thousand of them take a millisecond each second.
 _MOST_UPSTREAMS = 1024
@@ -52,6 +53,7 @@ class Vitals:
         # What was counted when it was looked at last.
         self._seen: dict[str, int] = {}
         self._files_at = 0.0
+        self._began = monotonic()
         self.draining = False
 
     def start(self) -> None:
@@ -95,7 +97,10 @@ class Vitals:
         publish("limits_not_shared", int(not usage.limits_shared))
         if watched.records is not None:
             records = watched.records()
-            publish("database_down", int(records is None or records.freshness.is_down))
+            # At the start it has a moment to answer.
+            late = monotonic() > self._began + _OPENING_SECONDS
+            is_down = late if records is None else records.freshness.is_down
+            publish("database_down", int(is_down))
         for name, value in (
             ("records_written", watched.ledger.recorded),
             ("records_lost", usage.lost),

@@ -5,6 +5,7 @@ of errors are never in a span.
 """
 
 import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
@@ -30,7 +31,7 @@ _ROUTES = {
 }
 _PROPAGATED = ("traceparent", "tracestate")
 # A collector that takes nothing must not hold up the end of a worker.
-CLOSE_MS = 2000
+CLOSE_SECONDS = 2.0
 
 
 class TraceError(Exception):
@@ -115,7 +116,7 @@ def open_tracer(environ: Mapping[str, str] = os.environ) -> "Tracer | None":
     from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
 
     named = {} if environ.get("OTEL_SERVICE_NAME") else {"service.name": "sluicegate"}
-    provider = TracerProvider(resource=Resource.create(named))
+    provider = TracerProvider(resource=Resource.create(named), shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(exporter()))
     return Tracer(provider)
 
@@ -159,9 +160,11 @@ class Tracer:
         span.set_status(self._api.Status(self._api.StatusCode.ERROR))
 
     def close(self) -> None:
-        """Send what waits. Blocking: call it in a thread."""
-        self._provider.force_flush(CLOSE_MS)
-        self._provider.shutdown()
+        """Send what waits, for `CLOSE_SECONDS` at most. Blocking: call it in a thread."""
+        # A thread of its own, which is left behind: the SDK tries again for half a minute.
+        closing = threading.Thread(target=self._provider.shutdown, name="traces", daemon=True)
+        closing.start()
+        closing.join(CLOSE_SECONDS)
 
 
 class Trace:
