@@ -414,6 +414,62 @@ class Limits:
         """How often a limit was counted in this process alone."""
 
 @final
+class Metrics:
+    """What the worker processes of a gateway have done, in a mapped file that all of them count in.
+
+    It belongs to the process that opens it. A file that is missing, damaged or has another `stamp` begins
+    anew. What a dead process counted stays.
+    """
+
+    def __new__(cls, path: str | PathLike[str] | None = None, stamp: int = 0) -> Self:
+        """Without a path: of this process alone. Raises OSError, also for a full disk."""
+    def ended(
+        self,
+        operation: str,
+        workspace: str,
+        upstream: str | None,
+        model: str | None,
+        code: str | None,
+        status: int,
+        stream: bool,
+        tokens: tuple[int, int, int, int],
+        micros: int,
+        attempts: int,
+        first_us: int | None,
+        answer_us: int | None,
+        overhead_us: int,
+        readings: _Readings,
+    ) -> None:
+        """A request has ended. `tokens`: prompt, completion, cached, reasoning; `micros`: of a dollar."""
+    def refused(self, subject: str, reason: str) -> None:
+        """A limit of a workspace, key, assistant or upstream has refused a request."""
+    def count(self, name: str, more: int) -> None:
+        """More of a counter without labels; a name that there is none of counts nothing."""
+    def lag(self, micros: int) -> None:
+        """The event loop was late by so much."""
+    def publish(self, name: str, value: int) -> None:
+        """A gauge of this process."""
+    def publish_pools(self, pools: list[tuple[str, int, int, bool]]) -> None:
+        """All upstreams: name, idle connections, those in use, and whether others are asked first."""
+    def tick(self) -> None:
+        """Once a second: say that this process lives."""
+    def read(self) -> list[tuple[str, list[str], list[int]]]:
+        """Family, values of its labels, and the value; of a histogram its buckets and their sum.
+
+        Counts over all processes, gauges of each that lives.
+        """
+    @staticmethod
+    def bounds() -> tuple[list[int], list[int]]:
+        """Upper bounds of the buckets in microseconds: of own work, and of what is waited for."""
+
+# Of one monotonic clock, in seconds; 0: not reached. Began, caller known, body read, plan made, admitted,
+# upstream asked, answered; then seconds waited for upstreams; end begun, and now.
+_Readings = tuple[float, float, float, float, float, float, float, float, float, float]
+
+def phases(readings: _Readings, relayed: bool) -> list[tuple[str, int]]:
+    """Microseconds of each phase that a request has come to; `relayed`: an answer was passed on."""
+
+@final
 class Journal:
     """Appends records to the segments of one process, one `write` each. Safe in threads."""
 

@@ -11,7 +11,7 @@ import orjson
 from starlette.routing import BaseRoute, Mount
 
 from sluicegate import engine as core
-from sluicegate import errors
+from sluicegate import errors, observability
 from sluicegate.assistants import configured as assistants
 from sluicegate.chat import endpoint as chat
 from sluicegate.chat import routes as stored_chats
@@ -41,6 +41,7 @@ from sluicegate.limits.admit import Limiter, Scope
 from sluicegate.limits.model import NO_LIMITS, rules_of
 from sluicegate.models import routes as models
 from sluicegate.models.catalog import Catalog, Source
+from sluicegate.observability import Observability
 from sluicegate.responses import endpoint as responses
 from sluicegate.responses.expiry import Expiry
 from sluicegate.responses.memory import Memory
@@ -48,6 +49,7 @@ from sluicegate.responses.pipeline import ResponsesPipeline
 from sluicegate.settings import Settings, UpstreamConfig
 from sluicegate.storage.errors import StorageError
 from sluicegate.storage.shelf import Shelf
+from sluicegate.telemetry import routes as telemetry
 from sluicegate.telemetry.logs import Log
 from sluicegate.upstreams.discover import Discovery, Models
 from sluicegate.upstreams.kept import KeptUpstreams
@@ -58,6 +60,7 @@ from sluicegate.usage import configured as usage
 from sluicegate.usage.parts import Usage
 from sluicegate.usage.prices import Prices
 from sluicegate.usage.settle import Ledger
+from sluicegate.vitals import Watched
 from sluicegate.workspaces import configured as workspaces
 from sluicegate.workspaces.model import DEFAULT
 
@@ -129,6 +132,14 @@ class Gateway:
         if self._sharing is not None:
             self._sharing.on_unseeded = self._seed
             self._usage.sharing = self._sharing
+        self._observed = Observability(server, self._log)
+        self._ledger = Ledger(
+            self._log, self._usage.recorder, self._usage.bodies, teller=self._observed.teller
+        )
+        records = None if location is None else lambda: self.records
+        self._observed.watch(
+            Watched(self._ledger, self._usage, self._log, records, lambda: [*upstreams, *kept.all()])
+        )
         self._shelf = Shelf(configured=location is not None)
         self._expiry = Expiry(self._shelf)
         # The hour in which a budget's owner was warned.
@@ -142,7 +153,7 @@ class Gateway:
 
     def _parts(self, settings: Settings) -> Parts:
         """What the stages of a request work with."""
-        server = settings.server
+        server, metrics = settings.server, self._observed.metrics
         ids = {key.name: configured_id(key.key.reveal()) for key in settings.keys}
         # Where several machines count, their store tells which budgets it does not know.
         on_new = self._seed if self._sharing is None else None
@@ -157,8 +168,13 @@ class Gateway:
             windows=ContextWindows(self._counter, self._log),
             budget=RetryBudget(),
             scopes=scopes,
-            limiter=Limiter(self._usage.limits, self._warn_of_budget, self._sharing),
-            ledger=Ledger(self._log, self._usage.recorder, self._usage.bodies),
+            limiter=Limiter(
+                self._usage.limits,
+                self._warn_of_budget,
+                self._sharing,
+                on_refusal=None if metrics is None else metrics.refused,
+            ),
+            ledger=self._ledger,
             watches=ClientWatches(),
             keep_alive=server.stream_keep_alive,
             chats=StoredChats(self._shelf),
@@ -176,6 +192,8 @@ class Gateway:
         routes += responses.routes(self._responses, *door)
         routes += conversations.routes(*door)
         routes += models.routes(self._keys, self._directory)
+        if self._observed.metrics is not None:
+            routes += telemetry.routes(self._observed, lambda: self.records)
         mounted = [] if self._location is None else [Mount("/api", self._manage)]
         router = ExactRouter(
             [*routes, *mounted], redirect_slashes=False, default=self._other, lifespan=self._lifespan
@@ -228,8 +246,11 @@ class Gateway:
         """The log line of an error that no pipeline has recorded."""
         fields = {"request_id": exchange.request_id, "status": error.status, "code": error.code}
         if where is not None:
+            self._observed.teller.tell_fault()
             self._log.error("internal_error", where=where, **fields)
-        elif error.status >= _FIRST_5XX or self._log.access:
+            return
+        self._observed.teller.tell_refusal(exchange.began, error)
+        if error.status >= _FIRST_5XX or self._log.access:
             self._log.info("refused", **fields)
 
     def _seed(self, scope: Scope) -> None:
@@ -250,6 +271,7 @@ class Gateway:
         """Not ready any more; what is still open after the drain timeout ends with an error event."""
         if not self._draining:
             self._draining = True
+            self._observed.drain()
             asyncio.get_running_loop().call_later(self._drain_timeout, self._cut_open_calls)
 
     def _cut_open_calls(self) -> None:
@@ -265,6 +287,7 @@ class Gateway:
         self._usage.start()
         if self._sharing is not None:
             await self._sharing.start()
+        self._observed.start()
         opening = asyncio.create_task(self._open_records())
         # Listening waits a little, so that the first request need not.
         await asyncio.wait([opening], timeout=DATABASE_SECONDS)
@@ -288,6 +311,7 @@ class Gateway:
             if self._sharing is not None:
                 await self._sharing.stop()
             await self._usage.stop()
+            await self._observed.stop()
             self._log.close()
 
     async def _open_records(self) -> None:
@@ -335,6 +359,7 @@ def verify(settings: Settings) -> None:
     assistants.read(settings, DEFAULT, 0)
     limits.read_keys(settings, {key.name: key.name for key in settings.keys})
     limits.read_upstreams(settings)
+    observability.check(settings)
     usage.read_prices(settings)
     limits.open_shared(settings, "", Log())
 

@@ -28,6 +28,7 @@ from sluicegate._core import (
     JournalSegment,
     LimitRules,
     Limits,
+    Metrics,
     Outcome,
     Recipe,
     Reply,
@@ -40,6 +41,7 @@ from sluicegate._core import (
     Usage,
     __version__,
     journal_segments,
+    phases,
     scan,
 )
 
@@ -62,6 +64,7 @@ __all__ = [
     "JournalSegment",
     "LimitRules",
     "Limits",
+    "Metrics",
     "Outcome",
     "PendingReply",
     "Recipe",
@@ -75,6 +78,7 @@ __all__ = [
     "Usage",
     "__version__",
     "journal_segments",
+    "phases",
     "scan",
 ]
 

@@ -78,6 +78,11 @@ class ServerConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     redis_timeout: Annotated[float, Meta(ge=0.005, le=1)] = 0.1
     # Into the shares of so many machines limits are divided where it has not been reached since the start.
     redis_machines: Annotated[int, Meta(ge=1, le=1000)] = 2
+    metrics: bool = True
+    # Opens /metrics, beside the admin keys of the platform.
+    metrics_key: Secret | None = None
+    # A second address for /metrics alone, without a key; see `telemetry/listener.py`.
+    metrics_address: str | None = None
 
 
 class KeyConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -210,7 +215,7 @@ def load(path: str | None = None, environ: Mapping[str, str] = os.environ) -> Se
         _check_key(key, keys[:index], source, index)
     _check_unique([u.name for u in file.upstreams], "upstreams", source)
     return Settings(
-        server=_with_redis(file.server, environ),
+        server=_finish_server(file.server, source, environ),
         keys=keys,
         upstreams=upstreams,
         default_model=file.default_model or environ.get("OPENAI_COMPATIBLE_MODEL") or None,
@@ -219,11 +224,6 @@ def load(path: str | None = None, environ: Mapping[str, str] = os.environ) -> Se
         assistants=file.assistants,
         source=source,
     )
-
-
-def _with_redis(server: ServerConfig, environ: Mapping[str, str]) -> ServerConfig:
-    url = environ.get("SLUICEGATE_REDIS_URL", "").strip()
-    return msgspec.structs.replace(server, redis_url=Secret(url)) if url else server
 
 
 def _read(path: str) -> tuple[_File, Source]:
@@ -291,6 +291,23 @@ def _fields_at(path: KeyPath) -> list[str]:
     kinds |= {("keys",): KeyConfig, ("upstreams",): UpstreamConfig}
     kind = kinds.get(tuple(part for part in path if isinstance(part, str)))
     return list(kind.__struct_fields__) if kind else []
+
+
+def _finish_server(server: ServerConfig, source: Source, environ: Mapping[str, str]) -> ServerConfig:
+    """With the secrets of the environment."""
+    url = environ.get("SLUICEGATE_REDIS_URL", "").strip()
+    if url:
+        server = msgspec.structs.replace(server, redis_url=Secret(url))
+    given = environ.get("SLUICEGATE_METRICS_KEY", "").strip()
+    if given and server.metrics_key is None:
+        server = msgspec.structs.replace(server, metrics_key=Secret(given))
+    if not server.metrics and (server.metrics_key or server.metrics_address):
+        raise source.error(
+            ("server", "metrics"),
+            "without metrics there is nothing to reach: remove "
+            "metrics_key and metrics_address, or set metrics = true",
+        )
+    return server
 
 
 def _finish_upstream(

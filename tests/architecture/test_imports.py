@@ -18,6 +18,8 @@ LAYERS = (
     {"config", "console", "chat", "completions", "embeddings", "responses", "*.routes", "*.endpoint"},
     # What the routes of the management API are declared with.
     {"management"},
+    {"observability"},
+    {"vitals"},
     {"records"},
     {
         "keys",

@@ -165,6 +165,10 @@ class FakeUpstream:
             raise ValueError("the port of the base URL is not a number")
         self.base_url = base_url
         self.options = options
+        self.origin = base_url.removesuffix("/v1")
+
+    def connections(self) -> tuple[int, int]:
+        return 0, 0
 
 
 class FakeRequest:

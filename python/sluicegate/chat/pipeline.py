@@ -143,8 +143,8 @@ class Pipeline:
         # Who comes first: without a key nobody makes us read a body, or learns which paths there are.
         credentials = head.authorization, head.other_keys
         principal = parts.keys.known(*credentials) or await parts.keys.find(*credentials)
-        entry.principal = principal.name
-        entry.workspace, entry.key, entry.client = principal.workspace, principal.id, exchange.client
+        entry.client = exchange.client
+        parts.ledger.identified(entry, principal, head)
         if self._rules.scope not in principal.scopes:
             raise errors.missing_scope(self._rules.scope)
         require_method(exchange.method, "POST")
@@ -155,6 +155,7 @@ class Pipeline:
         """Stage 2."""
         body = await self._parts.bodies.read(exchange.receive, exchange.head.content_length)
         entry.bytes_in = len(body)
+        entry.read_at = monotonic()
         exchange.body_read = True
         return body
 
@@ -178,6 +179,7 @@ class Pipeline:
         ask = Ask(plan, self._rules, request)
         if plan.assistant is not None:
             check(ask, plan.assistant)
+        entry.planned_at = monotonic()
         return ask
 
     async def admit(self, ask: Ask, principal: Principal, entry: Entry) -> None:
@@ -198,6 +200,7 @@ class Pipeline:
         entry.limit_headers = held.headers
         entry.copy = copy_of(plan.view.settings.bodies, ask.request.body)
         parts.ledger.opened(entry, held)
+        entry.admitted_at = monotonic()
 
     async def _default_model(self, view: View) -> str:
         model = await self._parts.directory.default_model(view)
@@ -311,13 +314,21 @@ class Pipeline:
         entry.upstream_model = model
         entry.price = self._parts.scopes.price(candidate)
         options = self._options(job, prepared, deadline)
+        if entry.trace is not None:
+            options["headers"] = entry.trace.asked(entry, upstream.handle.origin, job.exchange.head.forward)
+        entry.asked_at = monotonic()
         native = None if job.native is None else job.native(candidate)
         if native is None:
             pending = self._parts.engine.start(upstream.handle, self._operation, prepared.body, **options)
         else:
             pending = self._parts.engine.start(upstream.handle, "responses", native, **options)
         job.watch.on_gone(pending.call)
-        return await pending.reply()
+        reply = await pending.reply()
+        entry.answered_at = monotonic()
+        entry.waited += entry.answered_at - entry.asked_at
+        if entry.trace is not None and reply.failure is not None:
+            entry.trace.failed(reply.failure.cause)
+        return reply
 
     def headers_of(self, entry: Entry, answered: Answered) -> "list[errors.Header]":
         """The headers of an answer."""
@@ -329,6 +340,8 @@ class Pipeline:
         if dropped:
             names = ", ".join(dropped[:_MOST_DROPPED])
             headers.append((b"x-dropped-params", errors.header_value(names)))
+        if entry.timed:
+            headers.append((b"server-timing", entry.server_timing()))
         return headers
 
     def settle(self, entry: Entry, candidate: Candidate, outcome: "Outcome | None") -> None:

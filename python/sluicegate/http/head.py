@@ -25,9 +25,11 @@ class Head(Struct, gc=False):
     has_body: bool = False
     client_request_id: bytes | None = None
     forward: tuple[tuple[str, str], ...] = ()
+    # The client wants to know where the time went.
+    timed: bool = False
 
 
-def read_head(headers: Iterable[tuple[bytes, bytes]]) -> Head:
+def read_head(headers: Iterable[tuple[bytes, bytes]]) -> Head:  # noqa: PLR0912 (a branch for each header)
     """Scan the header list once. Names are lower case, as ASGI promises.
 
     Raises 400 for a header that must be unique and is not: two readers could each take another one.
@@ -58,6 +60,8 @@ def read_head(headers: Iterable[tuple[bytes, bytes]]) -> Head:
             head.has_body = True
             if value.strip().lower() != b"chunked":
                 raise errors.unsupported_encoding()
+        elif name == b"x-sluicegate-timing":
+            head.timed = value.strip() == b"1"
     return head
 
 

@@ -126,21 +126,24 @@ def scope(subject: Subject, id: str, name: str, limits: Limits, budget: Budget =
 class Limiter:
     """Admits the requests of one worker."""
 
-    __slots__ = ("_counting", "_on_warning", "_sharing")
+    __slots__ = ("_counting", "_on_refusal", "_on_warning", "_sharing")
 
     def __init__(
         self,
         counting: Counting,
         on_warning: Callable[[Scope, int], None],
         sharing: Sharing | None = None,
+        on_refusal: Callable[[Subject, str], None] | None = None,
     ) -> None:
-        """`on_warning` hears of a budget that is used up to its threshold, and of how far, in percent.
+        """`on_warning` hears of a budget that is used up to its threshold, and of how far, in percent;
+        `on_refusal` of each refusal: whose limit, and why.
 
         `sharing`: None where this machine counts for itself.
         """
         self._counting = counting
         self._sharing = sharing
         self._on_warning = on_warning
+        self._on_refusal = on_refusal
 
     async def hold(self, scopes: tuple[Scope, ...], demand: Demand) -> Held:
         """Raises 429 where one of the limits refuses; then nothing is held."""
@@ -160,6 +163,8 @@ class Limiter:
 
     def _judged(self, held: Answer, scopes: tuple[Scope, ...], tokens: int) -> Held:
         if held.refused is not None:
+            if self._on_refusal is not None:
+                self._on_refusal(scopes[held.refused[0]].subject, held.reason or "rate")
             raise refusal(held, scopes, tokens)
         if held.budget is not None:
             used, most = held.budget

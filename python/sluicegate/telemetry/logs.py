@@ -21,6 +21,8 @@ class Log:
         self._stream = stream or sys.stderr
         self.access = access
         self.dropped = 0
+        # Over the whole life; `dropped` begins anew when it has been said.
+        self.lost = 0
         self._queue: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._writer: threading.Thread | None = None
         self._pid = 0
@@ -46,7 +48,7 @@ class Log:
 
     def _write(self, level: str, event: str, fields: dict[str, Any]) -> None:
         if self._queue.qsize() >= _LONGEST_QUEUE:
-            self.dropped += 1
+            self._drop()
             return
         if self.dropped:
             fields["dropped_before"], self.dropped = self.dropped, 0
@@ -69,7 +71,11 @@ class Log:
                 self._stream.write(line.decode())
                 self._stream.flush()
             except (OSError, ValueError):
-                self.dropped += 1
+                self._drop()
+
+    def _drop(self) -> None:
+        self.dropped += 1
+        self.lost += 1
 
 
 def _kind(value: object) -> str:

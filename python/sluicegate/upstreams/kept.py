@@ -66,6 +66,10 @@ class KeptUpstreams:
         )
         return upstream
 
+    def all(self) -> list[Upstream]:
+        """Those in use."""
+        return list(self._by_id.values())
+
     def _renewed(self, before: Upstream | None, config: UpstreamConfig, record: UpstreamRecord) -> Upstream:
         limited = scope("upstream", record.id, record.name, record.limits)
         if before is not None and all(

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from sluicegate import engine as core
 from sluicegate.clock import wall_ns
@@ -39,6 +39,18 @@ class Sharing(Protocol):
         """A request of a dead process has used so much more than it had reserved."""
 
 
+class State(NamedTuple):
+    """What the metrics show of it."""
+
+    waiting: int
+    lost: int
+    moved: int
+    moves_failed: int
+    moved_at_ms: int
+    limits_shared: bool
+    limits_alone: int
+
+
 class Usage:
     """What a worker counts and writes down; `location`: None where no records are kept."""
 
@@ -54,6 +66,7 @@ class Usage:
         """`days`: how long records are kept; 0: for ever."""
         self._log = log
         self._location = location
+        self._is_shared = location is not None or workers > 1
         self.limits = open_limits(limits_file(location, workers), workers, log)
         # None: this machine counts for itself.
         self.sharing: Sharing | None = None
@@ -113,6 +126,20 @@ class Usage:
             return file.read_text()
         except OSError:
             return ""
+
+    def state(self) -> State:
+        """As it is now."""
+        journal, keeper = self._journal, self._keeper
+        return State(
+            0 if journal is None else journal.waiting,
+            0 if journal is None else journal.lost,
+            keeper.moved,
+            keeper.failed,
+            keeper.moved_at_ms,
+            # One worker that keeps nothing needs no file.
+            self.limits.is_shared or not self._is_shared,
+            self.limits.counted_alone,
+        )
 
     def seed(self, scope: Scope, kinds: list[str]) -> None:
         """Tell budgets that were just made what was spent before. In a thread: it reads the records."""
