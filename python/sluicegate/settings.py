@@ -68,6 +68,8 @@ class ServerConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     # A stream without a first event gets a comment after so many seconds; 0 turns it off.
     stream_keep_alive: Annotated[float, Meta(ge=0, le=3600)] = 15.0
     drain_timeout: Annotated[float, Meta(ge=0, le=86400)] = 120.0
+    # Answers under way end within seconds after their key was revoked, deleted or has expired.
+    cut_revoked: bool = True
 
 
 class KeyConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -207,9 +207,9 @@ async def test_another_secret_replaces_the_one_before(database: Database) -> Non
         old = await keys.look_up(view, SECRETS["APP"])
         current = await keys.look_up(view, new)
     assert old is not None
-    assert old.until is not None
+    assert old.principal.until is not None
     assert current is not None
-    assert current.until is None
+    assert current.principal.until is None
     assert (await plan_of(database, FILE, options(APP=new))).steps == ()
     await applied(database, FILE, options(APP="app-third-0123456789"))
     async with database.read() as view:

@@ -68,9 +68,10 @@ class Parts(NamedTuple):
 class Watch(Protocol):
     """Who waits for the answer; `http.relay.ClientWatch` is one."""
 
-    gone: bool
-
+    @property
+    def gone(self) -> bool: ...
     def on_gone(self, doing: Cancellable) -> None: ...
+    def stop(self) -> None: ...
 
 
 # Structs: a NamedTuple takes four times as long to make, and each request makes some.
@@ -113,7 +114,7 @@ class Pipeline:
             kept = self._parts.chats.begin(ask, principal)
             self.admit(ask, principal, entry)
             # Only a call upstream is worth watching for: what came before has ended or failed by itself.
-            watch = self._parts.watches.begin(exchange.receive)
+            watch = self._parts.watches.begin(exchange.receive, principal, exchange.began)
             try:
                 extra = {} if kept is None else kept.options
                 answered = await self.call(Job(exchange, ask, principal, entry, watch, extra))
@@ -144,6 +145,7 @@ class Pipeline:
         principal = parts.keys.known(*credentials) or await parts.keys.find(*credentials)
         entry.principal = principal.name
         entry.workspace, entry.key = principal.workspace, principal.id
+        exchange.key_until = principal.until
         if self._rules.scope not in principal.scopes:
             raise errors.missing_scope(self._rules.scope)
         require_method(exchange.method, "POST")

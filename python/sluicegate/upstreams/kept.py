@@ -97,6 +97,7 @@ def config_of(record: UpstreamRecord, credentials: Credentials, networks: tuple[
         weight=record.weight,
         priority=record.priority,
         context_lengths=record.context_lengths,
+        tokenizers=record.tokenizers,
         responses=record.responses,
         connect_timeout=record.timeouts.connect,
         first_event_timeout=record.timeouts.first_event,

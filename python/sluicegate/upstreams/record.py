@@ -14,6 +14,7 @@ Url = Annotated[str, Meta(pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?\Z", max_len
 Tokens = Annotated[int, Meta(ge=1, le=100_000_000)]
 Seconds = Annotated[float, Meta(gt=0, le=86400)]
 HeaderName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}\Z")]
+Tokenizer = Annotated[str, Meta(min_length=1, max_length=1024, pattern=r"^[^\x00-\x1f\x7f]+\Z")]
 WorkspaceId = Annotated[str, Meta(max_length=63)]
 
 # Of an operator's upstream: nobody, everybody, or these workspaces may use it.
@@ -50,6 +51,8 @@ class UpstreamDraft(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     context_lengths: Annotated[
         dict[Model, Annotated[int, Meta(ge=1, le=100_000_000)]], Meta(max_length=1000)
     ] = {}
+    # Its own name of a model → an encoding, or the path of a tokenizer.json, which is the operator's to name.
+    tokenizers: Annotated[dict[Model, Tokenizer], Meta(max_length=1000)] = {}
     # It has /v1/responses itself.
     responses: bool = False
     enabled: bool = True
@@ -82,7 +85,8 @@ class UpstreamRecord(Struct, frozen=True, kw_only=True):
     version: int
     created_at: int
     updated_at: int
-    # Rows that were written before there was this field have none.
+    # Rows that were written before there were these fields have none.
+    tokenizers: dict[str, str] = {}
     responses: bool = False
 
     @property
