@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -85,6 +86,34 @@ async def test_the_end_of_a_key_is_announced(rig: Rig) -> None:
     # A secret that was replaced ends too, though its key does not.
     await rig.call("POST", f"{KEYS}/{far['id']}/rotate", {"grace_seconds": 3600}, key=ADMIN)
     assert "x-api-key-expires" in (await rig.call("GET", "/me", key=far["secret"])).headers
+
+
+async def test_files_of_the_gateway_are_the_operators_to_name(rig: Rig, tmp_path: Path) -> None:
+    file = tmp_path / "tokenizer.json"
+    file.write_text("{}")
+    body = {"name": "counted", "base_url": "https://u.example.com/v1"}
+    named = {"tokenizers": {"m": "o200k_base"}}
+    made_by_admin = (await made(rig, UPSTREAMS, {**body, **named})).json
+    assert made_by_admin["tokenizers"] == {"m": "o200k_base"}
+    one = f"{UPSTREAMS}/{made_by_admin['id']}"
+    for name in (str(file), "/etc/passwd", "/nowhere/t.json"):
+        refused = await rig.call("PATCH", one, {"tokenizers": {"m": name}}, key=ADMIN)
+        assert (refused.status, refused.error["param"]) == (400, "tokenizers")
+        # The same words whether there is such a file or not.
+        assert refused.error["message"].endswith("give the name of an encoding.")
+        again = {**body, "name": "other", "tokenizers": {"m": name}}
+        assert (await rig.call("POST", UPSTREAMS, again, key=ADMIN)).status == 400
+    absent = await rig.call("PATCH", one, {"tokenizers": {"m": "/nowhere/t.json"}}, key="platform_admin")
+    assert "no such file" in absent.error["message"]
+    by_operator = await rig.call("PATCH", one, {"tokenizers": {"m": str(file)}}, key="platform_admin")
+    assert by_operator.json["tokenizers"] == {"m": str(file)}
+    # What the operator has set may stay, under the same model only.
+    kept = await rig.call("PATCH", one, {"weight": 3}, key=ADMIN)
+    assert (kept.status, kept.json["tokenizers"]) == (200, {"m": str(file)})
+    moved = await rig.call("PATCH", one, {"tokenizers": {"n": str(file)}}, key=ADMIN)
+    assert moved.status == 400
+    wrong = await rig.call("PATCH", one, {"tokenizers": {"m": "o300k_base"}}, key=ADMIN)
+    assert "one of cl100k_base" in wrong.error["message"] or "o200k_base" in wrong.error["message"]
 
 
 async def test_nobody_gives_away_more_than_they_have(rig: Rig) -> None:
