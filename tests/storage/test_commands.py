@@ -160,9 +160,9 @@ def test_a_key_ends_unless_it_is_told_not_to(cli: Cli) -> None:
         )
     listed = good(cli("keys", "list"))
     assert [line.split()[2:4] for line in listed.splitlines()[1:]] == [
-        ["valid", "chat:write,"],
+        ["valid", "models"],
         ["ends", "soon"],
-        ["valid", "chat:write,"],
+        ["valid", "models"],
     ]
     assert "never ends" in cli("keys", "create", "other", "expires=never").stderr
     good(cli("keys", "set", "usual", "expires=never"))

@@ -29,6 +29,7 @@ def entries(
     """List the keys of a workspace, without their secrets."""
     from sluicegate.cli import show  # noqa: PLC0415
     from sluicegate.cli.session import reading  # noqa: PLC0415
+    from sluicegate.keys.model import CLIENT_SCOPES  # noqa: PLC0415
 
     found = reading(lambda view: _all(view, workspace, platform))
     if as_json:
@@ -37,16 +38,17 @@ def entries(
     if not found:
         show.note("No key. `sluicegate keys create NAME` makes one.")
         return
-    columns = ("NAME", "ENDS IN", "STATE", "MAY", "MODELS", "EXPIRES", "LAST USED")
+    columns = ("NAME", "SECRET", "STATE", "MAY", "MODELS", "EXPIRES", "LAST USED")
     rows = [
         (
             key.name,
-            [secret.last4 or "-" for secret in key.secrets],
+            f"…{key.secrets[-1].last4}" if key.secrets[-1].last4 else "-",
             _state(key),
-            key.role or key.scopes,
+            # The usual ones say little, and would take half of the line.
+            key.role or ("models" if key.scopes == CLIENT_SCOPES else key.scopes),
             "all" if key.models is None else key.models,
-            show.time_text(key.expires_at),
-            show.time_text(key.last_used_at),
+            show.day_text(key.expires_at) or "never",
+            show.day_text(key.last_used_at) or "never",
         )
         for key in found
     ]
@@ -94,7 +96,9 @@ def create(
     platform: PlatformOption = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make a key and print its text, once: `keys create app expires=30d models=qwen*`.
+    """Make a key and print its text, once.
+
+    `keys create app expires=30d models=qwen*`
 
     It ends after 90 days, unless `expires` gives another end or says `never`.
     role=workspace_admin makes an admin key; with --platform it administers the whole gateway.
@@ -131,7 +135,10 @@ def change(
     platform: PlatformOption = False,
     as_json: AsJson = False,
 ) -> None:
-    """Change name, scopes, models or expiry: `keys set app expires=2027-01-01`."""
+    """Change name, scopes, models or expiry.
+
+    `keys set app expires=2027-01-01`
+    """
     from sluicegate.cli import show  # noqa: PLC0415
     from sluicegate.cli.changes import planned, tell  # noqa: PLC0415
     from sluicegate.cli.fields import entry  # noqa: PLC0415
@@ -217,7 +224,10 @@ def revoke(
 def delete(
     name: Name, workspace: WorkspaceOption = None, platform: PlatformOption = False, yes: Yes = False
 ) -> None:
-    """Take a key out of the list; it opens nothing any more, and its name is free."""
+    """Take a key out of the list.
+
+    It opens nothing any more, and its name is free.
+    """
     from sluicegate.cli import show  # noqa: PLC0415
     from sluicegate.cli.session import changing, reading  # noqa: PLC0415
     from sluicegate.keys import store  # noqa: PLC0415

@@ -3,9 +3,10 @@
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, structs
 
 from sluicegate.settings import Secret
+from sluicegate.upstreams.health import OUT
 from sluicegate.upstreams.profile import UpstreamKind
 
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")]
@@ -123,6 +124,24 @@ class Discovered(Struct, frozen=True, kw_only=True):
     learned_at: int | None
     asked_at: int | None
     error: str | None
+
+
+class Learned(Discovered, frozen=True, kw_only=True):
+    """What is known of a server. `state`: «unasked» yet; «ok»; «failing»: it gave no list of models, and is
+    used all the same; «out»: it cannot be reached or refuses its key, and others are asked before it.
+    """
+
+    state: Literal["unasked", "ok", "failing", "out"]
+
+
+def learned(found: Discovered) -> Learned:
+    """With what it says about the server."""
+    state: Literal["unasked", "ok", "failing", "out"] = "ok"
+    if found.asked_at is None:
+        state = "unasked"
+    elif found.error is not None:
+        state = "out" if found.error in OUT else "failing"
+    return Learned(**structs.asdict(found), state=state)
 
 
 NOTHING_LEARNED = Discovered(models=(), learned_at=None, asked_at=None, error=None)

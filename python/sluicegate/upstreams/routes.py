@@ -19,15 +19,17 @@ from sluicegate.storage.transaction import Actor
 from sluicegate.upstreams import store
 from sluicegate.upstreams.ask import Answer as Told
 from sluicegate.upstreams.ask import ask
-from sluicegate.upstreams.discovery_store import differs
+from sluicegate.upstreams.keep import keep
 from sluicegate.upstreams.kept import config_of
 from sluicegate.upstreams.record import (
     NO_CREDENTIALS,
     Credentials,
     Discovered,
     HeaderName,
+    Learned,
     UpstreamDraft,
     UpstreamRecord,
+    learned,
     origin_of,
 )
 from sluicegate.upstreams.tokenizers import names_file
@@ -162,7 +164,7 @@ async def _delete(call: Call) -> Answer:
 
 
 async def _models(call: Call) -> Answer:
-    return Answer(await store.own_discovered(call.view, call.workspace, call.path["upstream"]))
+    return Answer(learned(await store.own_discovered(call.view, call.workspace, call.path["upstream"])))
 
 
 async def _test(call: Call) -> Answer:
@@ -181,16 +183,10 @@ async def _test(call: Call) -> Answer:
 async def _discover(call: Call) -> Answer:
     before, found = await _ask(call)
     database, upstream = call.parts.database, call.path["upstream"]
-    if differs(before.models, found.models, (before.error, found.error)):
-        # No configuration, so no audit; but what workers have in memory is out of date.
-        async with database.change(Actor(f"key:{call.caller.id}", call.request_id)) as change:
-            await store.note_discovered(change, upstream, found.models, found.error)
-            change.touch(call.workspace)
-    else:
-        async with database.note() as view:
-            await store.note_discovered(view, upstream, found.models, found.error)
+    actor = Actor(f"key:{call.caller.id}", call.request_id)
+    await keep(database, actor, (call.workspace, upstream), before, found)
     async with database.read() as view:
-        return Answer(await store.own_discovered(view, call.workspace, upstream))
+        return Answer(learned(await store.own_discovered(view, call.workspace, upstream)))
 
 
 async def _ask(call: Call) -> tuple[Discovered, Told]:
@@ -273,10 +269,10 @@ OPERATIONS = (
         method="GET",
         path=_ONE + "/models",
         id="upstreams.models",
-        summary="What was learned of it: models, context lengths, abilities",
+        summary="What was learned of it: models, context lengths, abilities, and whether it answers",
         permission="upstreams:read",
         run=_models,
-        answer=Discovered,
+        answer=Learned,
     ),
     Operation(
         method="POST",
@@ -286,7 +282,7 @@ OPERATIONS = (
         permission="upstreams:manage",
         mode="open",
         run=_discover,
-        answer=Discovered,
+        answer=Learned,
     ),
     Operation(
         method="POST",
