@@ -16,6 +16,7 @@ from typing_extensions import disjoint_base
 __version__: str
 
 Operation = Literal["chat", "completions", "embeddings"]
+CancelCause = Literal["client_closed", "server_shutdown", "api_key_revoked", "api_key_expired"]
 Header = tuple[bytes, bytes]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
@@ -246,14 +247,15 @@ class Stream:
         """
     def resume(self, future: Future[Any]) -> Outcome | None:
         """After the awaitable that the last future resolved to: go on with a new future, as in `attach`."""
-    def cancel(self, cause: Literal["client_closed", "server_shutdown"] = "client_closed") -> None:
-        """Close the upstream; the outcome follows at once (`server_shutdown`: with an error event)."""
+    def cancel(self, cause: CancelCause = "client_closed") -> None:
+        """Close the upstream; the outcome follows at once, with an error event unless the client is gone."""
 
 @final
 class Call:
     """A call under way. Dropping it cancels the upstream call."""
 
-    def cancel(self) -> None: ...
+    def cancel(self, cause: CancelCause = "client_closed") -> None:
+        """End it, also its stream; the first cause stays."""
 
 @final
 class Bridge:

@@ -67,6 +67,7 @@ from sluicegate.workspaces.model import DEFAULT
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
+    from sluicegate.keys.cut import Cutter
     from sluicegate.records import Records
     from sluicegate.storage.location import Location
     from sluicegate.upstreams.survey import Survey
@@ -145,8 +146,11 @@ class Gateway:
         # The hour in which a budget's owner was warned.
         self._warned: dict[core.LimitRules, int] = {}
         self._drain_timeout = server.drain_timeout
+        self._cuts_revoked = server.cut_revoked
+        self._cutter: Cutter | None = None
         self._draining = False
         self._cut: asyncio.Task[None] | None = None
+        self._watches = ClientWatches()
         parts = self._parts(settings)
         self._responses = ResponsesPipeline(parts, Memory(self._shelf))
         self.asgi = self._assemble(parts)
@@ -175,7 +179,7 @@ class Gateway:
                 on_refusal=None if metrics is None else metrics.refused,
             ),
             ledger=self._ledger,
-            watches=ClientWatches(),
+            watches=self._watches,
             keep_alive=server.stream_keep_alive,
             chats=StoredChats(self._shelf),
         )
@@ -303,6 +307,8 @@ class Gateway:
             await self._responses.close()
             if self.survey is not None:
                 await self.survey.stop()
+            if self._cutter is not None:
+                await self._cutter.stop()
             await self._shelf.close()
             if self.records is not None:
                 await self.records.close()
@@ -320,6 +326,7 @@ class Gateway:
         if location is None or stored is None:
             return
         # Here, not at the top: who needs no database must not wait for this import.
+        from sluicegate.keys.cut import Cutter  # noqa: PLC0415
         from sluicegate.management.app import create_management  # noqa: PLC0415
         from sluicegate.records import Records  # noqa: PLC0415
         from sluicegate.storage.group import GroupWriter  # noqa: PLC0415
@@ -342,6 +349,9 @@ class Gateway:
         self._expiry.start()
         self.survey = Survey(database, self._engine, open_handle, self._networks, self._log)
         self.survey.start()
+        if self._cuts_revoked:
+            self._cutter = Cutter(database, self.records.freshness, self._watches.long)
+            self._cutter.start()
 
 
 def verify(settings: Settings) -> None:

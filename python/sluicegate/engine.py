@@ -52,6 +52,7 @@ __all__ = [
     "Admission",
     "Bridge",
     "Call",
+    "CancelCause",
     "Chunk",
     "Chunks",
     "Engine",
@@ -82,6 +83,8 @@ __all__ = [
     "scan",
 ]
 
+# Whom a call ends for: the client that left, or what the answer then says in its error event.
+CancelCause = Literal["client_closed", "server_shutdown", "api_key_revoked", "api_key_expired"]
 Operation = Literal["chat", "completions", "embeddings", "models", "responses"]
 
 # Without a thread of their own, the clocks of calls are looked at so often; they are seconds long.

@@ -83,6 +83,8 @@ class ServerConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     metrics_key: Secret | None = None
     # A second address for /metrics alone, without a key; see `telemetry/listener.py`.
     metrics_address: str | None = None
+    # Answers under way end within seconds after their key was revoked, deleted or has expired.
+    cut_revoked: bool = True
 
 
 class KeyConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -113,10 +113,11 @@ class FakeCall:
     future: asyncio.Future[Any]
     cancelled: bool = False
 
-    def cancel(self) -> None:
+    def cancel(self, cause: str = "client_closed") -> None:
         self.cancelled = True
         if not self.future.done():
-            self.future.set_result(failed(FakeFailure("client_closed", 499, retryable=False)))
+            status = 499 if cause == "client_closed" else 401
+            self.future.set_result(failed(FakeFailure(cause, status, code=cause, retryable=False)))
 
 
 @dataclass

@@ -130,8 +130,8 @@ def test_a_key_is_shown_once_and_alone_on_standard_output(cli: Cli, location: Lo
         assert good(shown)
         assert secret not in shown.output
     rotated = good(cli("keys", "rotate", "app", "--grace", "1h")).strip()
-    assert looked_up(location, secret).until is not None
-    assert looked_up(location, rotated).until is not None  # its expiry
+    assert looked_up(location, secret).principal.until is not None
+    assert looked_up(location, rotated).principal.until is not None  # its expiry
     assert "expected a number and s, m, h or d" in refused(cli("keys", "rotate", "app", "--grace", "soon"))
     assert "7 days" in refused(cli("keys", "rotate", "app", "--grace", "8d"))
     assert '    + scopes = ["chat:write"]\n' in good(
@@ -160,6 +160,28 @@ def test_limits_on_the_command_line(cli: Cli, location: Location) -> None:
     good(cli("upstreams", "create", "local", URL, "limits.tokens_per_minute=1000"))
     record = json.loads(good(cli("upstreams", "show", "local", "--json")))
     assert record["limits"]["tokens_per_minute"] == 1000
+def test_a_key_ends_unless_it_is_told_not_to(cli: Cli) -> None:
+    good(cli("workspaces", "create", "acme"))
+    day = 86_400_000
+    for name, fields, days in (
+        ("usual", [], 90),
+        ("short", ["expires=1d"], 1),
+        ("ever", ["expires=never"], None),
+    ):
+        made = cli("keys", "create", name, *fields, "--json")
+        key = json.loads(good(made))["key"]
+        assert key["expires_at"] == (
+            None if days is None else pytest.approx(key["created_at"] + days * day, abs=day / 10)
+        )
+    listed = good(cli("keys", "list"))
+    assert [line.split()[2:4] for line in listed.splitlines()[1:]] == [
+        ["valid", "models"],
+        ["ends", "soon"],
+        ["valid", "models"],
+    ]
+    assert "never ends" in cli("keys", "create", "other", "expires=never").stderr
+    good(cli("keys", "set", "usual", "expires=never"))
+    assert json.loads(good(cli("keys", "show", "usual", "--json")))["expires_at"] is None
 
 
 def test_keys_of_ones_own_and_of_admins(cli: Cli, location: Location, tmp_path: Path) -> None:

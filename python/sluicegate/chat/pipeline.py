@@ -69,9 +69,10 @@ class Parts(NamedTuple):
 class Watch(Protocol):
     """Who waits for the answer; `http.relay.ClientWatch` is one."""
 
-    gone: bool
-
+    @property
+    def gone(self) -> bool: ...
     def on_gone(self, doing: Cancellable) -> None: ...
+    def stop(self) -> None: ...
 
 
 # Structs: a NamedTuple takes four times as long to make, and each request makes some.
@@ -114,7 +115,7 @@ class Pipeline:
             kept = self._parts.chats.begin(ask, principal)
             await self.admit(ask, principal, entry)
             # Only a call upstream is worth watching for: what came before has ended or failed by itself.
-            watch = self._parts.watches.begin(exchange.receive)
+            watch = self._parts.watches.begin(exchange.receive, principal, exchange.began)
             try:
                 extra = {} if kept is None else kept.options
                 answered = await self.call(Job(exchange, ask, principal, entry, watch, extra))
@@ -145,6 +146,7 @@ class Pipeline:
         principal = parts.keys.known(*credentials) or await parts.keys.find(*credentials)
         entry.client = exchange.client
         parts.ledger.identified(entry, principal, head)
+        exchange.key_until = principal.until
         if self._rules.scope not in principal.scopes:
             raise errors.missing_scope(self._rules.scope)
         require_method(exchange.method, "POST")

@@ -91,4 +91,4 @@ def _plan_new(planner: Planner, workspace: str, entry: KeyEntry, given: Secret |
 async def _is_current(view: View, key: Key, given: Secret) -> bool:
     """Whether this is the text of the key's newest secret."""
     grant = await store.look_up(view, given.reveal())
-    return grant is not None and grant.principal.id == key.id and grant.secret == key.secrets[-1].id
+    return grant is not None and grant.principal.secret == key.secrets[-1].id

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CLIENT_SCOPES",
     "CLOCK_SKEW_MS",
+    "DEFAULT_LIFE_MS",
     "LONGEST_GRACE_MS",
     "Grant",
     "Key",
@@ -48,6 +49,8 @@ CLIENT_SCOPES: tuple[Scope, ...] = ("chat:write", "completions:write", "embeddin
 
 # Clocks of several machines differ a little: an expiry is that much later.
 CLOCK_SKEW_MS = 60_000
+# A key that is made without a word about its end has one: a forgotten key must not open things for ever.
+DEFAULT_LIFE_MS = 90 * 86_400_000
 # A rotation may leave the old secret valid for so long.
 LONGEST_GRACE_MS = 7 * 86_400_000
 
@@ -74,6 +77,14 @@ class Principal(Struct, frozen=True, gc=False):
     is_configured: bool = False
     # Its limits, ready to be counted; those of keys of the settings are found by their id.
     limited: "LimitScope | None" = None
+    # Which of a stored key's secrets was shown, and its end in milliseconds since 1970: the key's expiry, or
+    # the end of the grace period of a secret that was replaced.
+    secret: str = ""
+    until: int | None = None
+
+    def is_over(self, now_ms: int) -> bool:
+        """Whether its time has passed."""
+        return self.until is not None and now_ms > self.until + CLOCK_SKEW_MS
 
 
 def principal(name: str, key: bytes) -> Principal:
@@ -87,16 +98,10 @@ def configured_id(key: str) -> str:
 
 
 class Grant(Struct, frozen=True, gc=False):
-    """What a secret is worth: `principal`, unless `refused`; until `until` (milliseconds since 1970)."""
+    """What a secret is worth: `principal`, unless `refused` or its time is over."""
 
     principal: Principal
-    secret: str
-    until: int | None = None
     refused: Refusal | None = None
-
-    def is_over(self, now_ms: int) -> bool:
-        """Whether its time has passed: the key's expiry, or the grace period of a replaced secret."""
-        return self.until is not None and now_ms > self.until + CLOCK_SKEW_MS
 
 
 class KeyDraft(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

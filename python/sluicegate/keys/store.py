@@ -1,6 +1,7 @@
 """Keys in the database: made, rotated, revoked, and looked up by their text."""
 
 import hmac
+from collections.abc import Collection
 from typing import Any
 
 from sqlalchemy import Row, delete, exists, insert, select, update
@@ -37,6 +38,14 @@ _secrets = schema.key_secrets
 _alive = _table.c.deleted_at.is_(None)
 _ids = IdSource("key_")
 _secret_ids = IdSource("ks_")
+_spaces = schema.workspaces
+# A secret with its key, and all that decides whether it opens anything.
+_granted = (
+    select(_table, _secrets.c.id.label("secret"), _secrets.c.digest, _secrets.c.pepper)
+    .add_columns(_secrets.c.not_after, _spaces.c.deleted_at.label("workspace_deleted_at"))
+    .join_from(_secrets, _table, _secrets.c.key == _table.c.id)
+    .join(_spaces, _spaces.c.id == _table.c.workspace)
+)
 
 
 async def create(  # noqa: PLR0913 (the last three are named)
@@ -195,20 +204,19 @@ async def look_up(view: View, key: str) -> Grant | None:
     given, peppers = key.encode(), view.keyring.peppers
     known = text.read(key)
     lookups = [text.lookup_of(pepper, given) for pepper in peppers.values()] if known is None else [known.kid]
-    spaces = schema.workspaces
-    query = (
-        select(_table, _secrets.c.id.label("secret"), _secrets.c.digest, _secrets.c.pepper)
-        .add_columns(_secrets.c.not_after, spaces.c.deleted_at.label("workspace_deleted_at"))
-        .join_from(_secrets, _table, _secrets.c.key == _table.c.id)
-        .join(spaces, spaces.c.id == _table.c.workspace)
-        .where(_secrets.c.lookup.in_(lookups), _alive)
-    )
+    query = _granted.where(_secrets.c.lookup.in_(lookups), _alive)
     found: Grant | None = None
     for row in (await view.execute(query)).all():
         pepper = peppers.get(row.pepper)
         if pepper is not None and hmac.compare_digest(text.peppered(pepper, given), row.digest):
             found = _grant(row)
     return found
+
+
+async def worth(view: View, secrets: Collection[str]) -> dict[str, Grant]:
+    """What secrets are worth now, by their ids; those that are gone are left out."""
+    query = _granted.where(_secrets.c.id.in_(secrets), _alive)
+    return {row.secret: _grant(row) for row in (await view.execute(query)).all()}
 
 
 async def has_clients(view: View) -> bool:
@@ -359,6 +367,7 @@ def _budget(row: Row[Any]) -> Budget:
 
 
 def _grant(row: Row[Any]) -> Grant:
+    ends = [end for end in (row.expires_at, row.not_after) if end is not None]
     principal = Principal(
         name=row.name,
         id=row.id,
@@ -368,9 +377,10 @@ def _grant(row: Row[Any]) -> Grant:
         kind=row.kind,
         role=row.role,
         limited=scope("key", row.id, row.name, _limits(row), _budget(row)),
+        secret=row.secret,
+        until=min(ends, default=None),
     )
-    ends = [end for end in (row.expires_at, row.not_after) if end is not None]
     refused: Refusal | None = "revoked" if row.revoked_at is not None else None
     if row.workspace_deleted_at is not None:
         refused = "workspace_deleted"
-    return Grant(principal, row.secret, min(ends, default=None), refused)
+    return Grant(principal, refused)

@@ -15,7 +15,6 @@ from sluicegate.conversations.model import Json
 from sluicegate.errors import ClientGoneError, GatewayError
 from sluicegate.http.door import Owner, parsed
 from sluicegate.http.exchange import JSON_HEADERS, Exchange
-from sluicegate.http.relay import Cancellable
 from sluicegate.ids import IdSource
 from sluicegate.keys.model import Principal
 from sluicegate.responses.memory import Context, Memory
@@ -44,15 +43,6 @@ class _Turn(NamedTuple):
     head: Json
 
 
-class _Nobody:
-    """Waits for the answer of a response in the background."""
-
-    gone = False
-
-    def on_gone(self, doing: Cancellable) -> None:
-        """Never."""
-
-
 class ResponsesPipeline:
     """Answers POST /v1/responses."""
 
@@ -79,7 +69,7 @@ class ResponsesPipeline:
             if turn.asked.background:
                 await self._send_to_background(exchange, entry, principal, turn)
                 return
-            watch = self._parts.watches.begin(exchange.receive)
+            watch = self._parts.watches.begin(exchange.receive, principal, exchange.began)
             try:
                 job = Job(exchange, turn.ask, principal, entry, watch, _options(turn), partial(_native, turn))
                 answered = await self._chat.call(job)
@@ -181,7 +171,8 @@ class ResponsesPipeline:
         await self._memory.begin(turn.owner, turn.asked, {**shown, "status": "in_progress"})
         # What the request holds goes with the task, which has its record too.
         behind, entry.held = copy(entry), None
-        job = Job(exchange, turn.ask, principal, behind, _Nobody(), _options(turn), partial(_native, turn))
+        watch = self._parts.watches.unattended(principal, exchange.began)
+        job = Job(exchange, turn.ask, principal, behind, watch, _options(turn), partial(_native, turn))
         task = asyncio.create_task(self._run(job, turn))
         self._background.add(task)
         task.add_done_callback(self._background.discard)
@@ -192,6 +183,7 @@ class ResponsesPipeline:
         try:
             await self._run_to_its_end(job, turn)
         finally:
+            job.watch.stop()
             if job.entry.held is not None:
                 self._parts.ledger.dropped(job.entry)
 

@@ -105,6 +105,7 @@ def config_of(record: UpstreamRecord, credentials: Credentials, networks: tuple[
         weight=record.weight,
         priority=record.priority,
         context_lengths=record.context_lengths,
+        tokenizers=record.tokenizers,
         responses=record.responses,
         limits=asdict(record.limits),
         connect_timeout=record.timeouts.connect,

@@ -4,7 +4,7 @@ use crate::{
     clock::Clock,
     reactor::Reactor,
     runtime,
-    stream::{Link, Stream},
+    stream::{cancel_for, Link, Stream},
     upstream::{operation, Upstream},
     values::{self, Failure},
     wake::{Completion, Wake},
@@ -59,8 +59,9 @@ pub struct Call {
 
 #[pymethods]
 impl Call {
-    fn cancel(&self) {
-        self.cancel.client_closed();
+    #[pyo3(signature = (cause = "client_closed"))]
+    fn cancel(&self, cause: &str) -> PyResult<()> {
+        cancel_for(&self.cancel, cause)
     }
 }
 
