@@ -18,6 +18,7 @@ from sluicegate.chat.count import PromptCounter
 from sluicegate.chat.directory import SettingsDirectory, View
 from sluicegate.chat.keep import StoredChats
 from sluicegate.chat.pipeline import Parts
+from sluicegate.chat.remember import ChatMemory
 from sluicegate.chat.scopes import Scopes
 from sluicegate.chat.stored import StoredDirectory
 from sluicegate.chat.window import ContextWindows
@@ -27,6 +28,7 @@ from sluicegate.conversations import routes as conversations
 from sluicegate.embeddings import endpoint as embeddings
 from sluicegate.errors import GatewayError
 from sluicegate.fallback import FALLBACK_DEFAULT
+from sluicegate.history.recall import History
 from sluicegate.http.body import BodyReader
 from sluicegate.http.envelope import Envelope
 from sluicegate.http.exchange import JSON_HEADERS, Exchange, exchange_of
@@ -133,6 +135,7 @@ class Gateway:
         """What the stages of a request work with."""
         server = settings.server
         ids = {key.name: configured_id(key.key.reveal()) for key in settings.keys}
+        windows = ContextWindows(self._counter, self._log)
         scopes = Scopes(limits.read_keys(settings, ids), Prices(usage.read_prices(settings)), self._seed)
         return Parts(
             keys=self._keys,
@@ -141,7 +144,7 @@ class Gateway:
             engine=self._engine,
             directory=self._directory,
             make_recipe=core.Recipe,
-            windows=ContextWindows(self._counter, self._log),
+            windows=windows,
             budget=RetryBudget(),
             scopes=scopes,
             limiter=Limiter(self._usage.limits, self._warn_of_budget),
@@ -149,6 +152,7 @@ class Gateway:
             watches=ClientWatches(),
             keep_alive=server.stream_keep_alive,
             chats=StoredChats(self._shelf),
+            memory=ChatMemory(History(self._shelf), windows, core.Recipe, server.conversation_headers),
         )
 
     def _assemble(self, parts: Parts) -> Envelope:

@@ -28,6 +28,7 @@ from sluicegate._core import (
     JournalSegment,
     LimitRules,
     Limits,
+    Message,
     Outcome,
     Recipe,
     Reply,
@@ -39,8 +40,10 @@ from sluicegate._core import (
     Upstream,
     Usage,
     __version__,
+    chain,
     journal_segments,
     scan,
+    without_thoughts,
 )
 
 if TYPE_CHECKING:
@@ -62,6 +65,7 @@ __all__ = [
     "JournalSegment",
     "LimitRules",
     "Limits",
+    "Message",
     "Outcome",
     "PendingReply",
     "Recipe",
@@ -74,8 +78,10 @@ __all__ = [
     "Upstream",
     "Usage",
     "__version__",
+    "chain",
     "journal_segments",
     "scan",
+    "without_thoughts",
 ]
 
 Operation = Literal["chat", "completions", "embeddings", "models", "responses"]

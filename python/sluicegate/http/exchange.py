@@ -21,12 +21,24 @@ _LONGEST_ECHO = 128
 class Exchange:
     """The ASGI side of one request. `send` stays the server's own: a wrapper would slow every batch."""
 
-    __slots__ = ("began", "body_read", "head", "method", "receive", "request_id", "send", "started")
+    __slots__ = (
+        "began",
+        "body_read",
+        "head",
+        "headers",
+        "method",
+        "receive",
+        "request_id",
+        "send",
+        "started",
+    )
 
     def __init__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         # Not the scope itself, which holds this exchange: a cycle would keep the connection's body, and
         # with it the connection, until the garbage collector comes by.
         self.method: str = scope["method"]
+        # As they came; what every request needs of them is in `head`.
+        self.headers: list[tuple[bytes, bytes]] = scope["headers"]
         self.receive = receive
         self.send = send
         self.began = monotonic()
