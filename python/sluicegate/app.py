@@ -121,7 +121,8 @@ class Gateway:
         self._counter = PromptCounter(self._log)
         self._usage = Usage(location, server.workers, self._log)
         self._shelf = Shelf(configured=location is not None)
-        self._expiry = Expiry(self._shelf)
+        days = workspace.retention_days
+        self._expiry = Expiry(self._shelf, {} if days is None else {DEFAULT: days})
         # The hour in which a budget's owner was warned.
         self._warned: dict[core.LimitRules, int] = {}
         self._drain_timeout = server.drain_timeout

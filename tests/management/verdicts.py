@@ -54,6 +54,12 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "audit.list": ADMINS,
     "audit.list_all": PLATFORM,
     "audit.verify": PLATFORM,
+    "conversations.list": ADMINS,
+    "conversations.get": ADMINS,
+    "conversations.messages": ADMINS,
+    "conversations.export": ADMINS,
+    "conversations.delete": ADMINS,
+    "conversations.delete_all": ADMINS,
 }
 # Operations without a key: why each is open stands at its declaration.
 PUBLIC = ("bootstrap.create",)

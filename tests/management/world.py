@@ -7,6 +7,8 @@ from typing import Any
 
 from sluicegate.assistants import store as assistants
 from sluicegate.assistants.model import AssistantDraft, AssistantSpec
+from sluicegate.history import store as history
+from sluicegate.history.model import MAIN, New, Past, Scope
 from sluicegate.ids import PLATFORM
 from sluicegate.keys import store as keys
 from sluicegate.keys.model import KeyDraft, RoleName
@@ -57,6 +59,7 @@ GUESSES = {
     "upstream": "up_0000000000000000000000000000",
     "assistant": "asst_0000000000000000000000000000",
     "user": "usr_0000000000000000000000000000",
+    "conversation": "thread_0000000000000000000000000000",
 }
 
 
@@ -127,6 +130,7 @@ async def _tenant(change: Change, world: World, name: str) -> Objects:
     user = await members.create_user(change, UserDraft(login=f"{name}-canary@example.com"))
     await members.grant(change, name, user.id, Role.MEMBER)
     found.ids = {"key": key.id, "upstream": upstream.id, "assistant": assistant.id, "user": user.id}
+    found.ids["conversation"] = await _conversation(change, name, key.id, assistant.id)
     found.canaries = [f"{name}-canary", f"{name}-root", key.kid, *found.ids.values()]
     found.deleted = await _deleted(change, name)
     found.canaries += found.deleted.values()
@@ -144,4 +148,20 @@ async def _deleted(change: Change, name: str) -> dict[str, str]:
     user = await members.create_user(change, UserDraft(login=f"{name}-canary-left@example.com"))
     await members.grant(change, name, user.id, Role.VIEWER)
     await members.withdraw(change, name, user.id)
-    return {"key": key.id, "upstream": upstream.id, "assistant": assistant.id, "user": user.id}
+    deleted = {"key": key.id, "upstream": upstream.id, "assistant": assistant.id, "user": user.id}
+    conversation = await _conversation(change, name, key.id, assistant.id)
+    await history.erase(change, [conversation])
+    return {**deleted, "conversation": conversation}
+
+
+async def _conversation(change: Change, name: str, key: str, assistant: str) -> str:
+    """One question with its answer."""
+    scope = Scope(name, key, assistant)
+    asked = New(chain=b"1" * 16, role="user", body=f'{{"role":"user","content":"{name}-canary-question"}}')
+    past = Past(
+        scope=scope, name=None, thread=None, base=scope.root, depth=0, branch=MAIN, before=[], new=[asked]
+    )
+    place = await history.begin(change, past, f"{name}-canary-title")
+    said = New(chain=b"2" * 16, role="assistant", body=f'{{"role":"assistant","content":"{name}-canary"}}')
+    await history.finish(change, place, [said])
+    return place.thread

@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
+
 from sluicegate import errors
 from sluicegate.chat.keep import Keeping, not_kept
 from sluicegate.chat.prepare import Ask, MakeRecipe, recipe
@@ -10,6 +12,7 @@ from sluicegate.chat.window import ContextWindows
 from sluicegate.engine import RequestError
 from sluicegate.errors import GatewayError, Header
 from sluicegate.history import merge
+from sluicegate.history.expire import DAY_MS
 from sluicegate.history.identify import Said, identify
 from sluicegate.history.model import MAIN, Node, Past, Place, Scope
 from sluicegate.history.recall import History, Request
@@ -19,40 +22,42 @@ if TYPE_CHECKING:
     from sluicegate.assistants.model import Assistant
     from sluicegate.engine import Outcome
 
-_DAY_MS = 86_400_000
 # Where nobody knows the model's window: clients send as much at most.
 MOST_BYTES = 4 * 1024 * 1024
 # How an id of an assistant of the settings begins: the rest is its place in the file.
 _OF_SETTINGS = "asst_settings_"
 
 
+class Found(Struct, frozen=True):
+    """What there is to a request's conversation."""
+
+    # Of the request with what came before, and how many messages that is.
+    ask: Ask
+    past: Past | None
+    injected: int
+    # The model's name as the answer has it, where the client wrote a thread behind it.
+    asked: str | None
+    # Whether it is kept, and with it what the model thinks.
+    stored: bool
+    thoughts: bool
+
+
 class Conversation:
     """One request with the conversation that it belongs to."""
 
-    def __init__(  # noqa: PLR0913, PLR0917 (what was found, and what is done with it)
-        self,
-        history: History,
-        ask: Ask,
-        past: Past | None,
-        injected: int,
-        kept: Keeping | None,
-        asked: str | None,
-        *,
-        stored: bool,
-        thoughts: bool,
-    ) -> None:
-        """`kept`: what else is done with the answer. `asked`: the model's name, as the answer has it."""
-        # Of the request with what came before.
-        self.ask = ask
+    def __init__(self, history: History, found: Found, kept: Keeping | None) -> None:
+        """`kept`: what else is done with the answer."""
+        past = found.past
+        self.ask = found.ask
         self._history = history
-        self._past: Past | None = past if stored else None
+        self._past: Past | None = past if found.stored else None
         self._place: Place | None = None
         self._kept = kept
-        self._asked = asked
-        self._thoughts = thoughts
+        self._asked = found.asked
+        self._thoughts = found.thoughts
         self._branch = MAIN if past is None else past.branch
-        self._injected = injected
-        self._trimmed = 0 if past is None else past.unread + len(past.before) - injected
+        self._injected = found.injected
+        self._trimmed = 0 if past is None else past.unread + len(past.before) - found.injected
         self._id: str | None = None if past is None else _shown(past)
 
     async def begin(self) -> None:
@@ -147,23 +152,22 @@ class ChatMemory:
             identify(said, self._aliases, default_thread=spec.default_thread),
             request.messages(),
             request.body,
-            None if days is None else days * _DAY_MS,
+            None if days is None else days * DAY_MS,
             thoughts=not spec.disables_thinking,
         )
         past = await self._history.recall(wanted)
         injected = [] if past is None else await self._fitting(ask, past)
         if injected:
             ask = _with(ask, injected)
-        return Conversation(
-            self._history,
+        found = Found(
             ask,
             past,
             len(injected),
-            kept,
             request.model if thread is not None else None,
             stored=days != 0 and request.field("store") != b"false",
             thoughts=wanted.thoughts,
         )
+        return Conversation(self._history, found, kept)
 
     async def _fitting(self, ask: Ask, past: Past) -> list[Node]:
         """What came before, without as many of its oldest turns as the model has no room for."""

@@ -6,6 +6,8 @@ from typing import Annotated, Any, NamedTuple
 from msgspec import Meta, Struct
 
 MAIN = "main"
+# Of one thread that is exported.
+MOST_EXPORTED = 100_000
 # Of the default thread of a key: who comes back later begins anew.
 IDLE_MS = 30 * 60 * 1000
 LONGEST_TITLE = 120
@@ -152,6 +154,21 @@ class MessageView(Struct, frozen=True, kw_only=True):
     created_at: int
     message: dict[str, Any]
     thoughts: Any = None
+
+
+class Wanted(Struct, frozen=True, kw_only=True):
+    """Which threads are wanted; what is given has to match."""
+
+    owner: str | None = None
+    assistant: str | None = None
+    # A part of any message, without case.
+    text: str | None = None
+
+
+class Deleted(Struct, frozen=True):
+    """How many threads are gone."""
+
+    deleted: Number
 
 
 class Exported(Struct, frozen=True, kw_only=True):

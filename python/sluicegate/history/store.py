@@ -4,12 +4,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import orjson
+from msgspec import Struct
 from sqlalchemy import ColumnElement, CursorResult, Row, case, delete, literal, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from sluicegate.history.model import Match, Name, New, Node, Past, Place, Scope, Thread
 from sluicegate.ids import IdSource
 from sluicegate.storage import schema
+from sluicegate.storage.codec import decode
 from sluicegate.storage.transaction import View
 
 # Of one conversation: more than any context window holds.
@@ -20,6 +22,7 @@ _MOST_PENDING = 50
 _STEP = 500
 
 _ids = IdSource("thread_")
+_message_ids = IdSource("msg_")
 _threads = schema.history_threads
 _messages = schema.history_messages
 _node_columns = [
@@ -57,7 +60,7 @@ async def pending(view: View, thread: str, calls: frozenset[str]) -> bytes | Non
     query = select(_messages.c.chain, _messages.c.calls).where(
         _messages.c.thread == thread, _messages.c.calls.is_not(None), _messages.c.complete
     )
-    query = query.order_by(_messages.c.created_at.desc(), _messages.c.depth.desc()).limit(_MOST_PENDING)
+    query = query.order_by(_messages.c.id.desc()).limit(_MOST_PENDING)
     for row in (await view.execute(query)).all():
         if frozenset(orjson.loads(row.calls)) == calls:
             found: bytes = row.chain
@@ -123,11 +126,17 @@ async def finish(view: View, place: Place, answers: Sequence[New]) -> bool:
     return True
 
 
-async def expire(view: View, before: int, most: int, workspace: str | None = None) -> int:
-    """Delete threads without a message since `before`, at most so many; how many they were."""
-    old = select(_threads.c.id).where(_threads.c.updated_at < before)
-    if workspace is not None:
-        old = old.where(_threads.c.workspace == workspace)
+async def retentions(view: View) -> dict[str, int]:
+    """The workspaces that say how many days they keep conversations; one that was deleted keeps none."""
+    table = schema.workspaces
+    rows = (await view.execute(select(table.c.id, table.c.settings, table.c.deleted_at))).all()
+    found = {row.id: 0 if row.deleted_at else decode(row.settings, _Retention).retention_days for row in rows}
+    return {workspace: days for workspace, days in found.items() if days is not None}
+
+
+async def expire(view: View, workspace: str, before: int, most: int) -> int:
+    """Delete a workspace's threads without a message since `before`, at most so many; how many they were."""
+    old = select(_threads.c.id).where(_threads.c.workspace == workspace, _threads.c.updated_at < before)
     refs = list((await view.execute(old.order_by(_threads.c.updated_at).limit(most))).scalars())
     await erase(view, refs)
     return len(refs)
@@ -186,7 +195,12 @@ async def _children(view: View, thread: str, parent: bytes) -> dict[bytes, str]:
 async def _insert(view: View, thread: str, message: New, place: tuple[bytes, int, str]) -> None:
     parent, depth, branch = place
     row = {"thread": thread, "parent": parent, "depth": depth, "branch": branch, "created_at": view.now}
-    row |= {"chain": message.chain, "role": message.role, "complete": message.complete}
+    row |= {
+        "id": _message_ids.next(),
+        "chain": message.chain,
+        "role": message.role,
+        "complete": message.complete,
+    }
     row |= {"body": message.body, "thoughts": message.thoughts}
     row["calls"] = orjson.dumps(message.calls).decode() if message.calls else None
     await view.execute(_unless_there(view, _messages, row))
@@ -213,6 +227,12 @@ def _from_the_end(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
 def _node(row: "Row[Any]") -> Node:
     calls = tuple(orjson.loads(row.calls)) if row.calls else ()
     return Node(**{**row._mapping, "calls": calls})
+
+
+class _Retention(Struct):
+    """Of a workspace's settings."""
+
+    retention_days: int | None = None
 
 
 def _mine(scope: Scope) -> "ColumnElement[bool]":

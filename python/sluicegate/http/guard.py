@@ -21,6 +21,9 @@ Permission = Literal[
     "members:read",
     "members:manage",
     "audit:read",
+    # What people have said: not for everybody who may read the rest.
+    "conversations:read",
+    "conversations:manage",
     # What concerns more than one workspace: making and deleting them, people, the whole audit log.
     "platform:manage",
 ]
@@ -35,6 +38,8 @@ _ADMIN: frozenset[Permission] = _MEMBER | {
     "upstreams:manage",
     "members:manage",
     "audit:read",
+    "conversations:read",
+    "conversations:manage",
 }
 ROLES: Mapping[str, frozenset[Permission]] = MappingProxyType(
     {

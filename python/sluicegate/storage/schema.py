@@ -373,6 +373,8 @@ history_messages = Table(
     metadata,
     Column("chain", LargeBinary, primary_key=True),
     Column("thread", Text, primary_key=True),
+    # For people and for lists: in the order in which they came.
+    Column("id", Text, nullable=False),
     Column("parent", LargeBinary, nullable=False),
     Column("depth", Integer, nullable=False),
     Column("role", Text, nullable=False),
@@ -386,4 +388,5 @@ history_messages = Table(
     Column("calls", Text),
     Column("created_at", BigInteger, nullable=False),
     Index("ix_history_messages_thread_parent", "thread", "parent"),
+    Index("ix_history_messages_thread_id", "thread", "id"),
 )

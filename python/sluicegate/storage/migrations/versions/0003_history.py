@@ -37,6 +37,7 @@ def upgrade() -> None:
         "history_messages",
         sa.Column("chain", sa.LargeBinary(), nullable=False),
         sa.Column("thread", sa.Text(), nullable=False),
+        sa.Column("id", sa.Text(), nullable=False),
         sa.Column("parent", sa.LargeBinary(), nullable=False),
         sa.Column("depth", sa.Integer(), nullable=False),
         sa.Column("role", sa.Text(), nullable=False),
@@ -51,3 +52,4 @@ def upgrade() -> None:
     op.create_index(
         "ix_history_messages_thread_parent", "history_messages", ["thread", "parent"], unique=False
     )
+    op.create_index("ix_history_messages_thread_id", "history_messages", ["thread", "id"], unique=False)
