@@ -80,5 +80,6 @@ BODIES: dict[str, object] = {
     "users.update": {"disabled": True},
     "members.create": {"login": "fresh@example.com", "role": "viewer"},
     "members.update": {"role": "viewer"},
+    "conversations.delete_all": {"key": "key_0000000000000000000000000000"},
     "bootstrap.create": {"token": "sg-bootstrap-guessed"},
 }

@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement, Row, exists, select
 from sluicegate.audit import store as audit
 from sluicegate.history.model import MOST_EXPORTED, Exported, MessageView, ThreadView, Wanted
 from sluicegate.history.store import erase
+from sluicegate.ids import PLATFORM
 from sluicegate.storage import schema
 from sluicegate.storage.errors import InvalidError, NotFoundError
 from sluicegate.storage.page import NEWEST, Page, PageQuery, page_of, paged
@@ -63,7 +64,7 @@ async def remove(change: Change, workspace: str, thread: str) -> None:
     """Delete a thread and all that is in it. Raises NotFoundError."""
     await get(change, workspace, thread)
     await erase(change, [thread])
-    audit.record(change, workspace, "conversation.delete", thread, {})
+    await _record(change, workspace, "conversation.delete", thread, {})
 
 
 async def remove_all(change: Change, workspace: str, wanted: Wanted) -> int:
@@ -74,8 +75,15 @@ async def remove_all(change: Change, workspace: str, wanted: Wanted) -> int:
     refs = list((await change.execute(query)).scalars())
     await erase(change, refs)
     detail = {"key": wanted.owner, "assistant": wanted.assistant, "deleted": len(refs)}
-    audit.record(change, workspace, "conversation.delete_all", workspace, detail)
+    await _record(change, workspace, "conversation.delete_all", workspace, detail)
     return len(refs)
+
+
+async def _record(change: Change, workspace: str, action: str, target: str, detail: dict[str, Any]) -> None:
+    """In the audit log of the workspace; in the operator's for that of the settings, which has no row."""
+    there = select(exists().where(schema.workspaces.c.id == workspace))
+    home = workspace if (await change.execute(there)).scalar() else PLATFORM
+    audit.record(change, home, action, target, detail)
 
 
 def _matching(workspace: str, wanted: Wanted) -> list["ColumnElement[bool]"]:

@@ -27,24 +27,22 @@ class MessageQuery(ListQuery, frozen=True, forbid_unknown_fields=True, kw_only=T
     text: Text = ""
 
 
-class OwnersQuery(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Whose conversations are deleted; one of the two has to be given."""
+class ConversationOwner(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Whose conversations are deleted; one of the two has to be given, and both have to match."""
 
-    key: Ref | UnsetType = UNSET
-    assistant: Ref | UnsetType = UNSET
-
-
-def _wanted(query: ConversationQuery | OwnersQuery) -> Wanted:
-    return Wanted(
-        owner=None if query.key is UNSET else query.key,
-        assistant=None if query.assistant is UNSET else query.assistant,
-        text=query.text if isinstance(query, ConversationQuery) else None,
-    )
+    key: Annotated[str, Meta(max_length=200)] | None = None
+    assistant: Annotated[str, Meta(max_length=200)] | None = None
 
 
 async def _list(call: Call) -> Answer:
+    query: ConversationQuery = call.query
+    wanted = Wanted(
+        owner=None if query.key is UNSET else query.key,
+        assistant=None if query.assistant is UNSET else query.assistant,
+        text=query.text,
+    )
     page = call.page(newest_first=True)
-    return call.listed(await store.entries(call.view, call.workspace, page, _wanted(call.query)))
+    return call.listed(await store.entries(call.view, call.workspace, page, wanted))
 
 
 async def _get(call: Call) -> Answer:
@@ -67,7 +65,9 @@ async def _delete(call: Call) -> Answer:
 
 
 async def _delete_all(call: Call) -> Answer:
-    return Answer(Deleted(await store.remove_all(call.change, call.workspace, _wanted(call.query))))
+    given: ConversationOwner = call.body
+    wanted = Wanted(owner=given.key, assistant=given.assistant)
+    return Answer(Deleted(await store.remove_all(call.change, call.workspace, wanted)))
 
 
 _ALL = "/workspaces/{workspace}/conversations"
@@ -85,14 +85,14 @@ OPERATIONS = (
         answer=Page[ThreadView],
     ),
     Operation(
-        method="DELETE",
-        path=_ALL,
+        method="POST",
+        path=f"{_ALL}/delete",
         id="conversations.delete_all",
         summary="Delete the conversations of a key or an assistant, at most 10,000 at a time",
         permission="conversations:manage",
         mode="change",
         run=_delete_all,
-        query=OwnersQuery,
+        body=ConversationOwner,
         answer=Deleted,
     ),
     Operation(
