@@ -297,6 +297,6 @@ async def test_a_long_conversation_is_read_in_one_query(talk: Talk, database: Da
     assert told(past)[-2:] == ["q149", "a149"]
     chains = [node.chain for node in past.before]
     async with database.read() as view:
-        match = await store.longest(view, ADA, [*chains, b"x" * 16], None)
+        match = await store.longest(view, ADA, [*chains, b"x" * 16], 300)
     assert match is not None
     assert match.chain == chains[-1]

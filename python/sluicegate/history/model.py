@@ -93,6 +93,17 @@ class Match(Struct, frozen=True):
     adopted: tuple[bytes, ...] = ()
 
 
+class Own(NamedTuple):
+    """The thread that a request's name means."""
+
+    thread: str | None
+    # Nothing but it is looked at.
+    alone: bool
+
+
+NOBODY = Own(None, alone=False)
+
+
 class Past(Struct, frozen=True, kw_only=True):
     """What a request continues, and what it adds."""
 

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from sluicegate.engine import Message, chain
 from sluicegate.history import merge
 from sluicegate.history.merge import Shape
-from sluicegate.history.model import MAIN, Name, New, Node, Past, Place, Scope, Thread
+from sluicegate.history.model import MAIN, NOBODY, Name, New, Node, Own, Past, Place, Scope, Thread
 from sluicegate.storage.shelf import Shelf
 from sluicegate.storage.transaction import View
 
@@ -113,13 +113,15 @@ async def _whole(view: View, request: Request, thread: Thread | None) -> Past:
     """The client keeps its own history: find where it is stored, and add the rest."""
     scope, named = request.scope, request.name
     chains = chain(scope.root, [message.digest for message in request.said])
-    only = None if thread is None or thread.is_default else thread.id
     if named is not None and not named.is_default and thread is None:
         # It names a thread that is not there yet: whatever is stored elsewhere is another one.
         return _fresh(request, None)
-    match = await _store().longest(view, scope, chains, only)
+    # Up to the last answer, the rest is new.
+    known = max((n for n, m in enumerate(request.said, 1) if m.role != "user"), default=0)
+    own = NOBODY if thread is None else Own(thread.id, alone=not thread.is_default)
+    match = await _store().longest(view, scope, chains, known, own)
     if match is None:
-        found = thread if only is not None else None
+        found = thread if own.alone else None
         # Under a default name the next lone message would continue it, and this client sends everything.
         nameless = named is None or named.is_default
         return _fresh(request, found, nameless=nameless)

@@ -8,7 +8,7 @@ from msgspec import Struct
 from sqlalchemy import ColumnElement, CursorResult, Row, case, delete, literal, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from sluicegate.history.model import Match, Name, New, Node, Past, Place, Scope, Thread
+from sluicegate.history.model import NOBODY, Match, Name, New, Node, Own, Past, Place, Scope, Thread
 from sluicegate.ids import IdSource
 from sluicegate.storage import schema
 from sluicegate.storage.codec import decode
@@ -68,17 +68,23 @@ async def pending(view: View, thread: str, calls: frozenset[str]) -> bytes | Non
     return None
 
 
-async def longest(view: View, scope: Scope, chains: Sequence[bytes], thread: str | None) -> Match | None:
-    """The longest conversation that begins as `chains` do, in one thread or in any."""
+async def longest(
+    view: View, scope: Scope, chains: Sequence[bytes], known: int, own: Own = NOBODY
+) -> Match | None:
+    """The longest conversation that begins as `chains` do.
+
+    Many begin alike: of those that have the first `known` messages, which are all that was said before, the
+    thread of `own` is meant, else the one that was used last.
+    """
     for some in _from_the_end(chains):
         columns = [_messages.c.chain, _messages.c.depth, _messages.c.branch, _messages.c.complete]
         query = select(*columns, *_thread_columns).join(_threads, _threads.c.id == _messages.c.thread)
         query = query.where(_mine(scope), _messages.c.chain.in_(some))
-        if thread is not None:
-            query = query.where(_threads.c.id == thread)
+        if own.alone:
+            query = query.where(_threads.c.id == own.thread)
         rows = (await view.execute(query)).all()
         if rows:
-            best = max(rows, key=lambda row: (row.depth, row.updated_at, row.id))
+            best = max(rows, key=lambda row: _rank(row, known, own))
             broken = tuple(row.chain for row in rows if row.id == best.id and not row.complete)
             found = Thread(**{column.name: getattr(best, column.name) for column in _thread_columns})
             return Match(found, best.chain, best.branch, broken)
@@ -212,6 +218,11 @@ async def _insert(view: View, thread: str, message: New, place: tuple[bytes, int
 def _unless_there(view: View, table: Any, row: dict[str, Any]) -> Any:
     kind = sqlite.insert if view.connection.dialect.name == "sqlite" else postgresql.insert
     return kind(table).values(**row).on_conflict_do_nothing()
+
+
+def _rank(row: "Row[Any]", known: int, own: Own) -> tuple[Any, ...]:
+    length = row.depth + 1
+    return (row.id == own.thread and length >= known, min(length, known), row.updated_at, row.id, length)
 
 
 def _name_of(chain: bytes) -> str:
