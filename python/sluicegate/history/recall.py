@@ -78,7 +78,12 @@ class History:
 async def _recall(view: View, request: Request) -> Past:
     store = _store()
     named = request.name
-    thread = None if named is None else await store.find(view, request.scope, named)
+    thread: Thread | None = None
+    path: list[Node] = []
+    if named is not None and request.shape is Shape.WHOLE:
+        thread = await store.find(view, request.scope, named)
+    elif named is not None:
+        thread, path = await store.continued(view, request.scope, named)
     if thread is not None and _is_over(thread, request, view.now):
         return await _without(view, request, thread)
     if request.shape is Shape.WHOLE:
@@ -88,10 +93,9 @@ async def _recall(view: View, request: Request) -> Past:
             raise merge.no_such_calls(merge.results_of(request.said), ())
         return _fresh(request, thread)
     if request.shape is Shape.RESULTS:
-        path = await _path_to_calls(view, request, thread)
+        path = await _path_to_calls(view, request, thread, path)
     else:
-        found = await store.path(view, thread.id, thread.tip)
-        path = merge.settled(found)
+        path = merge.settled(path)
     return _behind(request, thread, path)
 
 
@@ -140,16 +144,15 @@ async def _whole(view: View, request: Request, thread: Thread | None) -> Past:
     )
 
 
-async def _path_to_calls(view: View, request: Request, thread: Thread) -> list[Node]:
+async def _path_to_calls(view: View, request: Request, thread: Thread, path: list[Node]) -> list[Node]:
     """The way to the answer whose calls these are the results of. Raises 400."""
     store, wanted = _store(), merge.results_of(request.said)
-    assert thread.tip is not None  # noqa: S101 (the caller has looked)
-    path: list[Node] = await store.path(view, thread.id, thread.tip)
-    if frozenset(path[-1].calls) == wanted:
+    calls = path[-1].calls if path else ()
+    if frozenset(calls) == wanted:
         return path
     tip = await store.pending(view, thread.id, wanted)
     if tip is None:
-        raise merge.no_such_calls(wanted, path[-1].calls)
+        raise merge.no_such_calls(wanted, calls)
     return list(await store.path(view, thread.id, tip))
 
 

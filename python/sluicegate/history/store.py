@@ -29,29 +29,34 @@ _node_columns = [
     _messages.c[name] for name in ("chain", "parent", "depth", "role", "branch", "complete", "body", "calls")
 ]
 _thread_columns = [_threads.c[name] for name in ("id", "ref", "name", "tip", "updated_at")]
+# The same beside those of a message.
+_of_thread = [column.label(f"of_{column.name}") for column in _thread_columns]
 
 
 async def find(view: View, scope: Scope, name: Name) -> Thread | None:
     """The thread of a name; one without a name has its id for one."""
-    ref = _threads.c.ref == name.ref
-    if name.shown is not None:
-        ref = or_(ref, _threads.c.id == name.shown)
-    row = (await view.execute(select(*_thread_columns).where(_mine(scope), ref))).first()
+    query = select(*_thread_columns).where(_mine(scope), _is_called(name))
+    row = (await view.execute(query)).first()
     return None if row is None else Thread(**row._mapping)
+
+
+async def continued(view: View, scope: Scope, name: Name) -> tuple[Thread | None, list[Node]]:
+    """The thread of a name, and the messages that lead to its last answer: both in one query."""
+    tip = (_messages.c.thread == _threads.c.id) & (_messages.c.chain == _threads.c.tip)
+    start = select(*_node_columns, *_of_thread, literal(1).label("back"))
+    start = start.select_from(_threads).outerjoin(_messages, tip).where(_mine(scope), _is_called(name))
+    rows = (await view.execute(_way(start, [column.name for column in _of_thread]))).all()
+    if not rows:
+        return None, []
+    thread = Thread(**{column.name[3:]: getattr(rows[0], column.name) for column in _of_thread})
+    return thread, [_node(row) for row in rows if row.chain is not None]
 
 
 async def path(view: View, thread: str, tip: bytes) -> list[Node]:
     """The messages that lead to one, oldest first: the last `MOST_MESSAGES` of them."""
-    here = _messages.c.thread == thread
-    start = select(*_node_columns, literal(1).label("back")).where(here, _messages.c.chain == tip)
-    way = start.cte("way", recursive=True)
-    way = way.union_all(
-        select(*_node_columns, way.c.back + 1)
-        .join(way, _messages.c.chain == way.c.parent)
-        .where(here, way.c.back < MOST_MESSAGES)
-    )
-    columns = [way.c[column.name] for column in _node_columns]
-    rows = (await view.execute(select(*columns).order_by(way.c.depth))).all()
+    mine = _messages.c.thread == thread
+    start = select(*_node_columns, _messages.c.thread.label("of_id"), literal(1).label("back"))
+    rows = (await view.execute(_way(start.where(mine, _messages.c.chain == tip), ["of_id"]))).all()
     return [_node(row) for row in rows]
 
 
@@ -93,19 +98,22 @@ async def longest(
 
 async def begin(view: View, past: Past, title: str) -> Place:
     """Store what a request adds; where its answer belongs."""
-    thread, is_new = await _thread(view, past, title)
+    thread, beside = await _thread(view, past, title)
+    # Below a message that was not there before, nothing is.
+    is_new = beside is None
     if past.adopted:
         adopted = _messages.c.chain.in_(past.adopted)
         broken = update(_messages).where(_messages.c.thread == thread, adopted)
         await view.execute(broken.values(complete=True))
     parent, depth, branch = past.base, past.depth, past.branch
-    # Below a message that was not there before, nothing is.
     for message in past.new:
-        if not is_new:
+        if beside is None and not is_new:
             beside = await _children(view, thread, parent)
+        if beside is not None:
             same = beside.get(message.chain)
             is_new = same is None
             branch = same or (_name_of(message.chain) if beside else branch)
+            beside = None
         if is_new:
             await _insert(view, thread, message, (parent, depth, branch))
         parent, depth = message.chain, depth + 1
@@ -164,17 +172,18 @@ def _later(place: Place, answer: New) -> Any:
     return case((or_(same, depth.scalar_subquery() <= place.depth), answer.chain), else_=tip)
 
 
-async def _thread(view: View, past: Past, title: str) -> tuple[str, bool]:
-    """The id of the thread, and whether it was made now, where it was not there."""
+async def _thread(view: View, past: Past, title: str) -> tuple[str, dict[bytes, str] | None]:
+    """The id of the thread, and what follows the message that is gone on from.
+
+    The thread is made where it is not there; then nothing follows: None.
+    """
     if past.thread is not None:
-        values: dict[str, Any] = {"updated_at": view.now}
         if past.released:
-            values["ref"] = None
-        touched: CursorResult[Any] = await view.execute(
-            update(_threads).where(_threads.c.id == past.thread.id).values(**values)
-        )
-        if touched.rowcount:
-            return past.thread.id, False
+            freed = update(_threads).where(_threads.c.id == past.thread.id)
+            await view.execute(freed.values(ref=None))
+        beside = await _there(view, past.thread.id, past.base)
+        if beside is not None:
+            return past.thread.id, beside
     if past.retired is not None:
         await view.execute(update(_threads).where(_threads.c.id == past.retired).values(ref=None))
     scope, name = past.scope, past.name
@@ -182,13 +191,22 @@ async def _thread(view: View, past: Past, title: str) -> tuple[str, bool]:
     row: dict[str, Any] = {"id": made, **scope._asdict(), "title": title, "turns": 0, "tip": None}
     row |= {"ref": name and name.ref, "name": name and name.shown}
     row |= {"created_at": view.now, "updated_at": view.now}
-    await view.execute(_unless_there(view, _threads, row))
+    await view.execute(_kind(view)(_threads).values(**row).on_conflict_do_nothing())
     if name is None:
-        return made, True
+        return made, None
     # Somebody else may have made it at the same time.
     query = select(_threads.c.id).where(_mine(scope), _threads.c.ref == name.ref)
     found: str = (await view.execute(query)).scalar_one()
-    return found, found == made
+    return found, None if found == made else await _children(view, found, past.base)
+
+
+async def _there(view: View, thread: str, parent: bytes) -> dict[bytes, str] | None:
+    """As `_children`; None where the thread is not there any more. It stays until the transaction ends."""
+    below = (_messages.c.thread == _threads.c.id) & (_messages.c.parent == parent)
+    query = select(_messages.c.chain, _messages.c.branch).select_from(_threads).outerjoin(_messages, below)
+    query = query.where(_threads.c.id == thread).with_for_update(read=True, of=_threads)
+    rows = (await view.execute(query)).all()
+    return {row.chain: row.branch for row in rows if row.chain is not None} if rows else None
 
 
 async def _children(view: View, thread: str, parent: bytes) -> dict[bytes, str]:
@@ -209,20 +227,38 @@ async def _insert(view: View, thread: str, message: New, place: tuple[bytes, int
     }
     row |= {"body": message.body, "thoughts": message.thoughts}
     row["calls"] = orjson.dumps(message.calls).decode() if message.calls else None
-    await view.execute(_unless_there(view, _messages, row))
+    made = _kind(view)(_messages).values(**row)
     if message.complete:
-        same = (_messages.c.thread == thread) & (_messages.c.chain == message.chain)
-        await view.execute(update(_messages).where(same, ~_messages.c.complete).values(complete=True))
+        # It may be there as an answer that broke off.
+        place_of = [_messages.c.chain, _messages.c.thread]
+        made = made.on_conflict_do_update(index_elements=place_of, set_={"complete": True})
+    else:
+        made = made.on_conflict_do_nothing()
+    await view.execute(made)
 
 
-def _unless_there(view: View, table: Any, row: dict[str, Any]) -> Any:
-    kind = sqlite.insert if view.connection.dialect.name == "sqlite" else postgresql.insert
-    return kind(table).values(**row).on_conflict_do_nothing()
+def _kind(view: View) -> Any:
+    return sqlite.insert if view.connection.dialect.name == "sqlite" else postgresql.insert
 
 
 def _rank(row: "Row[Any]", known: int, own: Own) -> tuple[Any, ...]:
     length = row.depth + 1
     return (row.id == own.thread and length >= known, min(length, known), row.updated_at, row.id, length)
+
+
+def _way(start: Any, more: list[str]) -> Any:
+    """From the message of `start` back to the first, in the order in which they were said."""
+    way = start.cte("way", recursive=True)
+    same = (_messages.c.thread == way.c.of_id) & (_messages.c.chain == way.c.parent)
+    before = select(*_node_columns, *(way.c[name] for name in more), way.c.back + 1)
+    way = way.union_all(before.join(way, same).where(way.c.back < MOST_MESSAGES))
+    columns = [way.c[name] for name in (*(column.name for column in _node_columns), *more)]
+    return select(*columns).order_by(way.c.depth)
+
+
+def _is_called(name: Name) -> "ColumnElement[bool]":
+    ref = _threads.c.ref == name.ref
+    return ref if name.shown is None else or_(ref, _threads.c.id == name.shown)
 
 
 def _name_of(chain: bytes) -> str:
@@ -237,7 +273,8 @@ def _from_the_end(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
 
 def _node(row: "Row[Any]") -> Node:
     calls = tuple(orjson.loads(row.calls)) if row.calls else ()
-    return Node(**{**row._mapping, "calls": calls})
+    values = row._mapping
+    return Node(**{column.name: values[column.name] for column in _node_columns[:-1]}, calls=calls)
 
 
 class _Retention(Struct):
