@@ -63,6 +63,15 @@ class Request:
         """As it came."""
     @property
     def size(self) -> int: ...
+    def field(self, name: str) -> bytes | None:
+        """The value of a top-level field, as it is written; None where there is none."""
+    def messages(self) -> list[Message]:
+        """The messages of a chat, in their order."""
+    def inject(self, texts: list[bytes]) -> Request:
+        """The request with these messages (as JSON) before its first one that is not the system's.
+
+        Raises RequestError where it becomes one that cannot be accepted.
+        """
     def compose(
         self, recipe: Recipe, model: str | None, include_usage: bool, max_tokens: int | None
     ) -> tuple[bytes, list[str]]:
@@ -72,6 +81,38 @@ class Request:
         leaves the model, or the client's own limit, alone. `include_usage` sets that stream option.
         Also returns the names of what the client gave and the upstream does not get.
         """
+
+@final
+class Message:
+    """One message, as far as conversations are compared by it."""
+
+    def __new__(cls, text: bytes) -> Self:
+        """Of its JSON. Raises ValueError for what is none."""
+    @property
+    def role(self) -> str: ...
+    @property
+    def is_system(self) -> bool:
+        """Of the role `system` or `developer`: not compared."""
+    @property
+    def start(self) -> int:
+        """Where it begins in the body."""
+    @property
+    def end(self) -> int: ...
+    @property
+    def digest(self) -> bytes:
+        """The same for what clients write differently and mean alike."""
+    @property
+    def calls(self) -> list[str]:
+        """The ids of the tools that it calls."""
+    @property
+    def answers(self) -> str | None:
+        """The call that it is the result of."""
+
+def chain(previous: bytes, digests: list[bytes]) -> list[bytes]:
+    """The digests of conversations that grow by one message each, behind the one with this digest."""
+
+def without_thoughts(text: str) -> str:
+    """The text without what a model thought in front of it (`<think>…</think>`)."""
 
 @final
 class Recipe:
@@ -183,7 +224,7 @@ class Outcome:
         """The last bytes of a stream, not yet sent: they leave after the call is settled."""
     @property
     def answer(self) -> bytes | None:
-        """The whole of a stream as one JSON object, with `keep` or `shape`; None where it is not whole."""
+        """A stream as one JSON object, with `keep` or `shape`. See `state`: it may have broken off."""
     @property
     def closing(self) -> bytes:
         """The event that ends a response, to be sent behind the tail; empty without `shape`."""

@@ -19,6 +19,7 @@ from sluicegate.chat.count import PromptCounter
 from sluicegate.chat.directory import SettingsDirectory, View
 from sluicegate.chat.keep import StoredChats
 from sluicegate.chat.pipeline import Parts
+from sluicegate.chat.remember import ChatMemory
 from sluicegate.chat.scopes import Scopes
 from sluicegate.chat.stored import StoredDirectory
 from sluicegate.chat.window import ContextWindows
@@ -28,6 +29,7 @@ from sluicegate.conversations import routes as conversations
 from sluicegate.embeddings import endpoint as embeddings
 from sluicegate.errors import GatewayError
 from sluicegate.fallback import FALLBACK_DEFAULT
+from sluicegate.history.recall import History
 from sluicegate.http.body import BodyReader
 from sluicegate.http.envelope import Envelope
 from sluicegate.http.exchange import JSON_HEADERS, Exchange, exchange_of
@@ -142,7 +144,8 @@ class Gateway:
             Watched(self._ledger, self._usage, self._log, records, lambda: [*upstreams, *kept.all()])
         )
         self._shelf = Shelf(configured=location is not None)
-        self._expiry = Expiry(self._shelf)
+        days = workspace.retention_days
+        self._expiry = Expiry(self._shelf, {} if days is None else {DEFAULT: days})
         # The hour in which a budget's owner was warned.
         self._warned: dict[core.LimitRules, int] = {}
         self._drain_timeout = server.drain_timeout
@@ -162,6 +165,7 @@ class Gateway:
         # Where several machines count, their store tells which budgets it does not know.
         on_new = self._seed if self._sharing is None else None
         scopes = Scopes(limits.read_keys(settings, ids), Prices(usage.read_prices(settings)), on_new)
+        windows = ContextWindows(self._counter, self._log)
         return Parts(
             keys=self._keys,
             bodies=BodyReader(server.max_body_bytes, server.body_timeout, server.body_min_rate),
@@ -169,7 +173,7 @@ class Gateway:
             engine=self._engine,
             directory=self._directory,
             make_recipe=core.Recipe,
-            windows=ContextWindows(self._counter, self._log),
+            windows=windows,
             budget=RetryBudget(),
             scopes=scopes,
             limiter=Limiter(
@@ -182,6 +186,7 @@ class Gateway:
             watches=self._watches,
             keep_alive=server.stream_keep_alive,
             chats=StoredChats(self._shelf),
+            memory=ChatMemory(History(self._shelf), windows, core.Recipe, server.conversation_headers),
         )
 
     def _assemble(self, parts: Parts) -> Envelope:

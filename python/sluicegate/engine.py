@@ -29,6 +29,7 @@ from sluicegate._core import (
     LimitRules,
     Limits,
     Metrics,
+    Message,
     Outcome,
     Recipe,
     Reply,
@@ -40,9 +41,11 @@ from sluicegate._core import (
     Upstream,
     Usage,
     __version__,
+    chain,
     journal_segments,
     phases,
     scan,
+    without_thoughts,
 )
 
 if TYPE_CHECKING:
@@ -66,6 +69,7 @@ __all__ = [
     "LimitRules",
     "Limits",
     "Metrics",
+    "Message",
     "Outcome",
     "PendingReply",
     "Recipe",
@@ -78,9 +82,11 @@ __all__ = [
     "Upstream",
     "Usage",
     "__version__",
+    "chain",
     "journal_segments",
     "phases",
     "scan",
+    "without_thoughts",
 ]
 
 # Whom a call ends for: the client that left, or what the answer then says in its error event.

@@ -54,6 +54,19 @@ class Secret:
         return hash(self._text)
 
 
+HeaderName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
+# Open WebUI, LibreChat, proxies that keep sessions together, and coding agents.
+CONVERSATION_HEADERS = (
+    "x-openwebui-chat-id",
+    "x-librechat-conversation-id",
+    "x-session-id",
+    "x-session-affinity",
+    "x-opencode-session",
+    "x-claude-code-session-id",
+    "session_id",
+)
+
+
 class ServerConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`[server]`: where to listen, and the limits of a client's request."""
 
@@ -85,6 +98,8 @@ class ServerConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     metrics_address: str | None = None
     # Answers under way end within seconds after their key was revoked, deleted or has expired.
     cut_revoked: bool = True
+    # Taken for `x-conversation-id` where that is missing, the first that is there.
+    conversation_headers: tuple[HeaderName, ...] = CONVERSATION_HEADERS
 
 
 class KeyConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

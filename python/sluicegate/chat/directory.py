@@ -35,6 +35,8 @@ class Plan(Struct, frozen=True):
     prompt_bytes: int = 0
     # (operation, upstream) → what is done to such a request; filled when one comes.
     recipes: dict[tuple[str, str], Recipe] = {}
+    # Of an assistant: conversations are kept.
+    keeps_history: bool = False
 
 
 class View:
@@ -107,6 +109,18 @@ class View:
             self._guesses.clear()
         self._guesses[model] = entry
 
+    def without_thread(self, model: str) -> str:
+        """The assistant that `assistant@thread` means; any other name as it is."""
+        if model in self.assistants:
+            return model
+        at = model.rfind("@", 0, len(model) - 1)
+        while at > 0:
+            assistant = self.assistants.get(model[:at])
+            if assistant is not None and assistant.spec.keeps_history:
+                return assistant.name
+            at = model.rfind("@", 0, at)
+        return model
+
     def names(self, principal: Principal) -> Iterator[str]:
         """Every name that this caller may use, assistants first."""
         return visible_names(self.assistants, self.catalog, self._allowed_to(principal))
@@ -161,6 +175,7 @@ class View:
             min(limits, default=None),
             "max_tokens" not in spec.locked,
             _prompt_bytes(spec),
+            keeps_history=spec.keeps_history,
         )
 
 

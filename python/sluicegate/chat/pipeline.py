@@ -12,6 +12,7 @@ from sluicegate import errors
 from sluicegate.chat.directory import Directory, View
 from sluicegate.chat.keep import StoredChats
 from sluicegate.chat.prepare import Ask, MakeRecipe, Operation, Prepared, Rules, check, prepare, recipe
+from sluicegate.chat.remember import ChatMemory, Conversation
 from sluicegate.chat.scopes import Scopes, demand, enter, leave, worth_telling
 from sluicegate.chat.window import ContextWindows, ToBeCounted
 from sluicegate.clock import monotonic
@@ -30,7 +31,7 @@ from sluicegate.usage.bodies import copy_of
 from sluicegate.usage.settle import CLIENT_CLOSED, Entry, Ledger
 
 if TYPE_CHECKING:
-    from sluicegate.chat.keep import Kept
+    from sluicegate.chat.keep import Keeping
     from sluicegate.engine import Engine, Failure, Outcome, Reply, Request, Stream
 
 # A call and two more: with three dead servers a fourth is not the likely answer. Each further step of an
@@ -64,6 +65,7 @@ class Parts(NamedTuple):
     watches: ClientWatches
     keep_alive: float
     chats: StoredChats
+    memory: ChatMemory
 
 
 class Watch(Protocol):
@@ -109,11 +111,17 @@ class Pipeline:
     async def respond(self, exchange: Exchange) -> None:
         """Answer one request. Raises what the envelope turns into a response; by then it is on record."""
         entry = Entry(exchange.request_id, self._operation, exchange.began)
+        conversation: Conversation | None = None
         try:
             principal = await self.identify(exchange, entry)
             ask = await self.plan(entry, principal, await self.read(exchange, entry))
-            kept = self._parts.chats.begin(ask, principal)
+            kept: Keeping | None = self._parts.chats.begin(ask, principal)
+            if ask.plan.keeps_history and self._rules.remembers:
+                kept = conversation = await self._parts.memory.recall(exchange.headers, ask, principal, kept)
+                ask = conversation.ask
             await self.admit(ask, principal, entry)
+            if conversation is not None:
+                await conversation.begin()
             # Only a call upstream is worth watching for: what came before has ended or failed by itself.
             watch = self._parts.watches.begin(exchange.receive, principal, exchange.began)
             try:
@@ -126,6 +134,7 @@ class Pipeline:
             finally:
                 watch.stop()
         except GatewayError as error:
+            error.headers += tuple(conversation.headers) if conversation else ()
             self._parts.ledger.refused(entry, error.status, error.code, error.message)
             error.settled = True
             raise
@@ -175,6 +184,8 @@ class Pipeline:
         model = request.model
         if model is None:
             model = await self._default_model(view)
+        elif "@" in model and self._rules.remembers:
+            model = view.without_thread(model)
         # Exact names only: `GPT-4o` and `gpt-4o` may be two models with two prices.
         plan = view.plan(model, principal)
         entry.model = plan.name
@@ -295,7 +306,7 @@ class Pipeline:
         if exchange.head.forward:
             options["headers"] = list(exchange.head.forward)
         if prepared.public_model is not None:
-            options["public_model"] = prepared.public_model
+            options.setdefault("public_model", prepared.public_model)
         if request.stream:
             options["stream"] = True
             options["hide_usage"] = prepared.hide_usage
@@ -353,11 +364,13 @@ class Pipeline:
         self._parts.ledger.settled(entry, outcome)
 
     async def _answer(
-        self, exchange: Exchange, entry: Entry, answered: Answered, watch: ClientWatch, kept: "Kept | None"
+        self, exchange: Exchange, entry: Entry, answered: Answered, watch: ClientWatch, kept: "Keeping | None"
     ) -> None:
         """Stages 9 and 10: relay, and settle before the last bytes leave."""
         reply, candidate = answered.reply, answered.candidate
         headers = self.headers_of(entry, answered)
+        if kept is not None:
+            headers += kept.headers
         if reply.stream is None:
             entry.answered(reply.body)
             self.settle(entry, candidate, reply.outcome)

@@ -30,6 +30,7 @@ class Exchange:
         "client",
         "head",
         "key_until",
+        "headers",
         "method",
         "receive",
         "request_id",
@@ -44,6 +45,8 @@ class Exchange:
         peer = scope.get("client")
         # The address that is connected; None for a Unix socket.
         self.client: str | None = peer[0] if peer else None
+        # As they came; what every request needs of them is in `head`.
+        self.headers: list[tuple[bytes, bytes]] = scope["headers"]
         self.receive = receive
         self.send = send
         self.began = monotonic()

@@ -43,6 +43,8 @@ Scope = Literal[
     "bodies:read",
     "workspaces:manage",
     "audit:read",
+    "conversations:read",
+    "conversations:manage",
 ]
 # What a key gets that names no scopes: to talk to models.
 CLIENT_SCOPES: tuple[Scope, ...] = ("chat:write", "completions:write", "embeddings:write", "models:read")

@@ -288,7 +288,8 @@ impl Relay {
         if let Some(native) = &mut self.reader.native {
             return native.take_closing();
         }
-        let kept = self.kept.take().filter(|_| self.state == State::Finished)?;
+        // Also what came before an answer broke off.
+        let kept = self.kept.take().filter(|kept| self.state.is_final() && !kept.is_empty())?;
         convert::joined(&kept).map(|response| Closing { response, event: Vec::new() })
     }
 }
