@@ -10,6 +10,7 @@ pub mod observe;
 pub mod rewrite;
 pub mod scan;
 pub(crate) mod template;
+pub mod think;
 
 /// Which OpenAI endpoint a call belongs to: it decides the checks, not the transport.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
