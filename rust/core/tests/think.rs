@@ -135,9 +135,28 @@ fn what_is_held_is_told() {
 
 fn text() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
-        Just("<think>"), Just("</think>"), Just("<thinking>"), Just("[THINK]"), Just("[/THINK]"), Just("```"),
-        Just("~~~"), Just("`"), Just(r"\n"), Just(" "), Just("a"), Just("<"), Just("</"), Just("think>"),
-        Just(r"\u003c"), Just(r"\u003e"), Just(r"\/"), Just("é"), Just("😀"), Just(r"\ud83d"), Just(r"\\"), Just("[/"),
+        Just("<think>"),
+        Just("</think>"),
+        Just("<thinking>"),
+        Just("[THINK]"),
+        Just("[/THINK]"),
+        Just("```"),
+        Just("~~~"),
+        Just("`"),
+        Just(r"\n"),
+        Just(" "),
+        Just("a"),
+        Just("<"),
+        Just("</"),
+        Just("think>"),
+        Just(r"\u003c"),
+        Just(r"\u003e"),
+        Just(r"\/"),
+        Just("é"),
+        Just("😀"),
+        Just(r"\ud83d"),
+        Just(r"\\"),
+        Just("[/"),
     ];
     prop::collection::vec(piece, 0..24).prop_map(|pieces| pieces.concat())
 }
@@ -183,7 +202,9 @@ proptest! {
 #[ignore = "a figure, for a quiet machine: cargo test --release --test think -- --ignored --nocapture"]
 fn what_a_chunk_without_a_tag_costs() {
     const ROUNDS: usize = 2_000_000;
-    for (name, opening, piece) in [("answer", "Hello ", " wörld"), ("line", "Hello ", r"\n"), ("thought", "<think>so ", " wörld")] {
+    for (name, opening, piece) in
+        [("answer", "Hello ", " wörld"), ("line", "Hello ", r"\n"), ("thought", "<think>so ", " wörld")]
+    {
         let mut splitter = Splitter::new(false);
         splitter.push(opening);
         let (began, mut bytes) = (std::time::Instant::now(), 0);

@@ -260,9 +260,11 @@ impl Splitter {
             return;
         }
         self.word.push(meaning);
-        let closes = |word: &[u8]| TAGS.iter().enumerate().any(|(n, (_, close))| tag.unwrap_or(n) == n && *close == word);
-        let begins =
-            |word: &[u8]| TAGS.iter().enumerate().any(|(n, (_, close))| tag.unwrap_or(n) == n && close.starts_with(word));
+        let closes =
+            |word: &[u8]| TAGS.iter().enumerate().any(|(n, (_, close))| tag.unwrap_or(n) == n && *close == word);
+        let begins = |word: &[u8]| {
+            TAGS.iter().enumerate().any(|(n, (_, close))| tag.unwrap_or(n) == n && close.starts_with(word))
+        };
         if closes(&self.word) {
             if self.last == b'`' {
                 self.held.push_str(text);
