@@ -20,6 +20,7 @@ from sluicegate.chat.keep import StoredChats
 from sluicegate.chat.pipeline import Parts
 from sluicegate.chat.scopes import Scopes
 from sluicegate.chat.stored import StoredDirectory
+from sluicegate.chat.thinking import Verifier
 from sluicegate.chat.window import ContextWindows
 from sluicegate.clock import wall_seconds
 from sluicegate.completions import endpoint as completions
@@ -52,6 +53,7 @@ from sluicegate.upstreams.discover import Discovery, Models
 from sluicegate.upstreams.kept import KeptUpstreams
 from sluicegate.upstreams.model import Upstream, profile_named
 from sluicegate.upstreams.select import RetryBudget
+from sluicegate.upstreams.switch_keeper import SwitchKeeper
 from sluicegate.upstreams.tokenizers import check_tokenizers
 from sluicegate.usage import configured as usage
 from sluicegate.usage.parts import Usage
@@ -120,6 +122,7 @@ class Gateway:
         self._usage = Usage(location, server.workers, self._log)
         self._shelf = Shelf(configured=location is not None)
         self._expiry = Expiry(self._shelf)
+        self._switches = SwitchKeeper()
         # The hour in which a budget's owner was warned.
         self._warned: dict[core.LimitRules, int] = {}
         self._drain_timeout = server.drain_timeout
@@ -149,6 +152,7 @@ class Gateway:
             watches=ClientWatches(),
             keep_alive=server.stream_keep_alive,
             chats=StoredChats(self._shelf),
+            thinking=Verifier(self._log, self._switches.save),
         )
 
     def _assemble(self, parts: Parts) -> Envelope:
@@ -266,6 +270,7 @@ class Gateway:
             if self.survey is not None:
                 await self.survey.stop()
             await self._shelf.close()
+            await self._switches.close()
             if self.records is not None:
                 await self.records.close()
             await self._engine.close()
@@ -295,7 +300,7 @@ class Gateway:
             self.records, self._engine, open_handle, self._log, allow_private_networks=self._networks
         )
         self._keys.grants, stored.spaces = self.records.keys, self.records.spaces
-        database = self.records.database
+        self._switches.database = database = self.records.database
         self._shelf.open(database, GroupWriter(database))
         self._expiry.start()
         self.survey = Survey(database, self._engine, open_handle, self._networks, self._log)

@@ -13,6 +13,7 @@ from sluicegate.chat.directory import Directory, View
 from sluicegate.chat.keep import StoredChats
 from sluicegate.chat.prepare import Ask, MakeRecipe, Operation, Prepared, Rules, check, prepare, recipe
 from sluicegate.chat.scopes import Scopes, demand
+from sluicegate.chat.thinking import Verifier, headers_of, refuses, switch_of
 from sluicegate.chat.window import ContextWindows, ToBeCounted
 from sluicegate.clock import monotonic
 from sluicegate.engine import RequestError
@@ -63,6 +64,7 @@ class Parts(NamedTuple):
     watches: ClientWatches
     keep_alive: float
     chats: StoredChats
+    thinking: Verifier = Verifier()
 
 
 class Watch(Protocol):
@@ -240,6 +242,9 @@ class Pipeline:
                 upstream.note_refused_stream_options(model)
                 inject = False
                 continue
+            if prepared.switch is not None and refuses(failure, prepared.switch):
+                parts.thinking.refused(candidate, prepared.switch)
+                continue
             tried.append(candidate)
             upstream.note_failure(model, failure)
             more = _may_go_on(failure) and len(tried) < most and monotonic() < deadline
@@ -268,12 +273,13 @@ class Pipeline:
         """The body for this upstream. Raises 400 where the prompt is too long for this model."""
         upstream, model = candidate
         ask, windows = job.ask, self._parts.windows
-        made = recipe(ask, upstream, self._parts.make_recipe)
+        switch = switch_of(ask, candidate)
+        made = recipe(ask, upstream, self._parts.make_recipe, switch)
         limit = windows.proven_limit(ask, candidate)
         if isinstance(limit, ToBeCounted):
             limit = await windows.counted_limit(ask, candidate, made, limit)
         usage = inject and self._rules.streams and upstream.takes_stream_options(model)
-        return prepare(ask, candidate, made, limit, usage=usage)
+        return prepare(ask, candidate, made, limit, usage=usage, switch=switch)
 
     def _options(self, job: Job, prepared: Prepared, deadline: float) -> dict[str, Any]:
         request, exchange = job.ask.request, job.exchange
@@ -281,6 +287,8 @@ class Pipeline:
         options: dict[str, Any] = {"request_id": exchange.request_id, **job.extra}
         if exchange.head.forward:
             options["headers"] = list(exchange.head.forward)
+        if prepared.thinking is not None:
+            options["thinking"] = prepared.thinking
         if prepared.public_model is not None:
             options["public_model"] = prepared.public_model
         if request.stream:
@@ -300,6 +308,8 @@ class Pipeline:
         entry.upstream = upstream.name
         entry.upstream_model = model
         entry.price = self._parts.scopes.price(candidate)
+        entry.switch = prepared.switch
+        entry.looks = prepared.switch is not None or prepared.thinking is not None
         options = self._options(job, prepared, deadline)
         native = None if job.native is None else job.native(candidate)
         if native is None:
@@ -311,7 +321,7 @@ class Pipeline:
 
     def headers_of(self, entry: Entry, answered: Answered) -> "list[errors.Header]":
         """The headers of an answer."""
-        reply, (_, model), dropped = answered.reply, answered.candidate, answered.dropped
+        reply, (upstream, model), dropped = answered.reply, answered.candidate, answered.dropped
         headers = [*(JSON_HEADERS if reply.stream is None else _STREAM_HEADERS), *reply.headers]
         headers += entry.limit_headers
         if model != entry.model:
@@ -319,12 +329,13 @@ class Pipeline:
         if dropped:
             names = ", ".join(dropped[:_MOST_DROPPED])
             headers.append((b"x-dropped-params", errors.header_value(names)))
-        return headers
+        return headers + headers_of(entry, upstream, model)
 
     def settle(self, entry: Entry, candidate: Candidate, outcome: "Outcome | None") -> None:
         """The record of an answer that has ended."""
         upstream, model = candidate
         upstream.note_outcome(model, outcome)
+        self._parts.thinking.look(entry, candidate, outcome)
         self._parts.ledger.settled(entry, outcome)
 
     async def _answer(
@@ -332,13 +343,14 @@ class Pipeline:
     ) -> None:
         """Stages 9 and 10: relay, and settle before the last bytes leave."""
         reply, candidate = answered.reply, answered.candidate
-        headers = self.headers_of(entry, answered)
         if reply.stream is None:
             self.settle(entry, candidate, reply.outcome)
+            headers = self.headers_of(entry, answered)
             if kept is not None:
                 await kept.keep(reply.body, reply.outcome)
             await exchange.answer(200, headers, reply.body)
             return
+        headers = self.headers_of(entry, answered)
         settle = partial(self.settle, entry, candidate)
         last = None if kept is None else kept.last
         await self.stream(exchange, reply.stream, watch, headers, (settle, last))

@@ -192,6 +192,9 @@ def models(
         )
     if rows:
         show.table(("MODEL", "CONTEXT", "MAX OUTPUT", "CAN", "ALIASES", "FROM"), rows)
+    if learned.thinking:
+        seen = [(o.model, o.asked, o.way, o.verdict, show.time_text(o.at)) for o in learned.thinking]
+        show.table(("MODEL", "THINKING", "ASKED BY", "WAS", "SEEN"), seen)
     if learned.error is not None:
         show.note(f"Asked last {show.time_text(learned.asked_at)}, without an answer: {learned.error}")
     elif learned.asked_at is None:

@@ -19,7 +19,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0002"
+HEAD = "0003"
 
 metadata = MetaData(
     naming_convention={
@@ -170,6 +170,8 @@ discoveries = Table(
     Column("learned_at", BigInteger),
     Column("asked_at", BigInteger),
     Column("error", Text),
+    # What was seen in answers of the ways to switch thinking off; as json.
+    Column("thinking", Text),
 )
 
 assistants = Table(

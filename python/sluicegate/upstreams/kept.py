@@ -61,14 +61,16 @@ class KeptUpstreams:
         upstream.learn_context(
             {m.model: m.context_length for m in usable.discovered.models if m.context_length is not None}
         )
+        upstream.switches.learn(usable.discovered.thinking)
         return upstream
 
     def _renewed(self, before: Upstream | None, config: UpstreamConfig, record: UpstreamRecord) -> Upstream:
         if before is not None and all(
             getattr(before.config, name) == getattr(config, name) for name in _OF_HANDLE
         ):
-            return Upstream(config, before.handle, before.health)
-        return Upstream(config, self._connect(config, trusted=record.workspace == PLATFORM))
+            return Upstream(config, before.handle, before, id=record.id, owner=record.workspace)
+        handle = self._connect(config, trusted=record.workspace == PLATFORM)
+        return Upstream(config, handle, id=record.id, owner=record.workspace)
 
     def _warn(self, record: UpstreamRecord, message: str) -> None:
         if (record.id, record.version) in self._warned:

@@ -7,6 +7,7 @@ from sluicegate.errors import TOO_MANY
 from sluicegate.settings import UpstreamConfig
 from sluicegate.upstreams.health import Health
 from sluicegate.upstreams.profile import PROFILES, Profile, UpstreamKind, kind_of
+from sluicegate.upstreams.thinking import Switches
 
 if TYPE_CHECKING:
     from sluicegate.engine import Failure, Outcome
@@ -27,12 +28,23 @@ class Upstream:
         "config",
         "handle",
         "health",
+        "id",
         "name",
+        "owner",
         "profile",
+        "switches",
     )
 
-    def __init__(self, config: UpstreamConfig, handle: "Handle", health: Health | None = None) -> None:
-        """`health`: of the same server before its configuration changed.
+    def __init__(
+        self,
+        config: UpstreamConfig,
+        handle: "Handle",
+        before: "Upstream | None" = None,
+        *,
+        id: str | None = None,
+        owner: str = "",
+    ) -> None:
+        """`before`: the same server before its configuration changed. `id`, `owner`: of a stored one.
 
         Raises ValueError for a kind that is none.
         """
@@ -40,7 +52,13 @@ class Upstream:
         self.handle = handle
         self.name = config.name
         self.profile = profile_named(config.kind, config.base_url)
-        self.health = health or Health()
+        self.id = id
+        self.owner = owner
+        self.health: Health = Health() if before is None else before.health
+        same = before is not None and before.profile is self.profile
+        self.switches: Switches = (
+            before.switches if before is not None and same else Switches(self.profile.thinking)
+        )
         self._asked_at: int | None = None
         self._learned: Mapping[str, int] = {}
         self._refuses_stream_options: frozenset[str] = frozenset()

@@ -26,6 +26,7 @@ from sluicegate.upstreams.record import (
     Usable,
     origin_of,
 )
+from sluicegate.upstreams.thinking import LearnedSwitch
 
 _KIND = "upstream"
 _SHOWN = 5
@@ -214,8 +215,7 @@ async def own_discovered(view: View, workspace: str, upstream: str) -> Discovere
 
 
 async def _learned(view: View, upstream: str) -> Discovered:
-    query = select(_discoveries).where(_discoveries.c.upstream == upstream)
-    row = (await view.execute(query)).first()
+    row = (await view.execute(select(_discoveries).where(_discoveries.c.upstream == upstream))).first()
     return NOTHING_LEARNED if row is None else _discovered(row)
 
 
@@ -225,6 +225,7 @@ def _discovered(row: Row[Any]) -> Discovered:
         learned_at=row.learned_at,
         asked_at=row.asked_at,
         error=row.error,
+        thinking=decode(row.thinking or "[]", tuple[LearnedSwitch, ...]),
     )
 
 

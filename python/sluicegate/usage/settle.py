@@ -1,6 +1,6 @@
 """The one record of each request, written when its end is known and before its last bytes leave."""
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from msgspec import Struct
 
@@ -54,6 +54,11 @@ class Entry(Struct, gc=False):
     held: Held | None = None
     price: Price = FREE
     limit_headers: "list[Header]" = []
+    # What the last attempt said of thinking, and whether its answer has to be looked at for some.
+    switch: Any = None
+    looks: bool = False
+    # What thinking did to the answer that is wrong.
+    thinking: str | None = None
 
     def record(self) -> Record:
         """As it stands while it is under way: the prompt is sent, and of the answer nobody knows."""
@@ -190,6 +195,7 @@ class Ledger:
                 bytes_out=0 if outcome is None else outcome.bytes_in,
                 client=entry.client,
                 finish=_finish(outcome),
+                thinking=entry.thinking,
             )
         )
 
@@ -208,6 +214,7 @@ class Ledger:
             attempts=entry.attempts,
             status=status,
             code=code,
+            thinking=entry.thinking,
             ms=round((monotonic() - entry.began) * 1000, 3),
             **_observed(outcome),
         )
