@@ -44,7 +44,7 @@ class Request:
         """The answer is to be kept."""
     @property
     def thinking(self) -> str | None:
-        """How much it is to think, by whichever field: `off`, `on`, `budget:N`, a level; None: no word of it."""
+        """How much it is to think, by whichever field: `off`, `on`, `budget:N`, a level."""
     @property
     def message_count(self) -> int:
         """Messages of a chat."""

@@ -15,7 +15,6 @@ from sluicegate.upstreams.thinking import MOST_LEARNED, LearnedSwitch
 pytestmark = pytest.mark.asyncio
 
 
-
 async def test_one_worker_sees_it_and_the_other_knows(make: Make, tenants: Tenants) -> None:
     await tenants.workspace("acme")
     _, key = await tenants.key("acme")

@@ -308,13 +308,14 @@ class Pipeline:
         entry.upstream = upstream.name
         entry.upstream_model = model
         entry.price = self._parts.scopes.price(candidate)
-        entry.switch = prepared.switch
-        entry.looks = prepared.switch is not None or prepared.thinking is not None
         options = self._options(job, prepared, deadline)
         native = None if job.native is None else job.native(candidate)
         if native is None:
+            entry.switch, entry.looks = prepared.switch, prepared.thinking is not None
             pending = self._parts.engine.start(upstream.handle, self._operation, prepared.body, **options)
         else:
+            # What is said of thinking here is the client's own.
+            entry.switch, entry.looks = None, False
             pending = self._parts.engine.start(upstream.handle, "responses", native, **options)
         job.watch.on_gone(pending.call)
         return await pending.reply()

@@ -119,7 +119,7 @@ class Verifier:
     def look(self, entry: "Entry", candidate: "Candidate", outcome: "Outcome | None") -> None:
         """An answer has ended."""
         # Without a setting only an answer that says nothing is worth a look: did thinking eat it?
-        if outcome is None or not (entry.looks or not outcome.answer_bytes):
+        if outcome is None or not (entry.looks or entry.switch is not None or not outcome.answer_bytes):
             return
         switch: Switch | None = entry.switch
         thought = outcome.thinking_bytes > 0 or bool(outcome.reasoning_tokens)

@@ -54,7 +54,7 @@ class Entry(Struct, gc=False):
     held: Held | None = None
     price: Price = FREE
     limit_headers: "list[Header]" = []
-    # What the last attempt said of thinking, and whether its answer has to be looked at for some.
+    # What the last attempt said of thinking, and whether the core looks for some in its answer.
     switch: Any = None
     looks: bool = False
     # What thinking did to the answer that is wrong.

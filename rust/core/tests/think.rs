@@ -199,6 +199,7 @@ proptest! {
 }
 
 #[test]
+#[allow(clippy::print_stdout)] // it is what is asked for
 #[ignore = "a figure, for a quiet machine: cargo test --release --test think -- --ignored --nocapture"]
 fn what_a_chunk_without_a_tag_costs() {
     const ROUNDS: usize = 2_000_000;

@@ -92,6 +92,7 @@ def settings(base_url: str) -> str:
     parts += [
         assistant("apart", "vllm/apart", reasoning_output="separate"),
         assistant("hidden", "vllm/hidden", reasoning_output="hide"),
+        assistant("opening", "vllm/opening", reasoning_output="hide"),
         assistant("quiet", "vllm/quiet", chat_history="disable_think"),
         assistant("stubborn", "vllm/stubborn", thinking="off"),
         assistant("refusing", "ollama/refusing", thinking="low"),
@@ -319,3 +320,49 @@ def test_thinking_that_ate_the_whole_answer_is_told(thinker: OpenAI, thinking: S
             model=model, messages=QUESTION, extra_body=extra
         )
         assert raw.headers["x-thinking"] == "spent=all"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_response_has_no_reasoning_item_where_it_is_hidden(thinker: OpenAI, stream: bool) -> None:
+    for model in ("apart", "hidden"):
+        if stream:
+            _, extra = script(streamed({"content": "<think>I"}, {"content": " add.</think>4"}))
+        else:
+            _, extra = script(whole({"content": "<think>I add.</think>4"}))
+        options: Any = {"model": model, "input": "2 + 2?", "store": False, "extra_body": extra}
+        if stream:
+            events = list(thinker.responses.create(**options, stream=True))
+            response = events[-1].response
+        else:
+            response = thinker.responses.create(**options)
+        kinds = [item.type for item in response.output]
+        assert kinds == (["reasoning", "message"] if model == "apart" else ["message"])
+        assert response.output_text == "4"
+
+
+def test_endless_and_hostile_thoughts(thinker: OpenAI) -> None:
+    thought = "<think>" + "</thin" * 1000 + "`</think>`" + "<think>" * 1000
+    _, extra = script(
+        streamed(
+            {"content": thought}, *({"content": "so " * 3000} for _ in range(200)), {"content": "</think>4"}
+        )
+    )
+    stream = thinker.chat.completions.create(model="hidden", messages=QUESTION, stream=True, extra_body=extra)
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in stream) == "4"
+    # A tag that closes nothing, and one in code, are text.
+    text = "```\n</think>\n```\nuse <think> here"
+    _, extra = script(streamed(*({"content": letter} for letter in text)))
+    stream = thinker.chat.completions.create(model="hidden", messages=QUESTION, stream=True, extra_body=extra)
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in stream) == text
+
+
+def test_a_template_that_opens_the_thought_is_learned(thinker: OpenAI) -> None:
+    deltas = ({"content": "I add.\n"}, {"content": "</think>\n\n"}, {"content": "4"})
+    told = []
+    for _ in range(2):
+        _, extra = script(streamed(*deltas))
+        stream = thinker.chat.completions.create(
+            model="opening", messages=QUESTION, stream=True, extra_body=extra
+        )
+        told.append("".join(chunk.choices[0].delta.content or "" for chunk in stream))
+    assert told == ["I add.\n4", "4"]
