@@ -55,7 +55,8 @@ CREATE TABLE hours (
 CREATE UNIQUE INDEX uq_hours ON hours (hour, {", ".join(f'coalesce("{name}", -1)' for name in DIMENSIONS)});
 PRAGMA user_version = 1;
 """
-_INSERT = f"INSERT OR IGNORE INTO records VALUES ({', '.join('?' * len(_NAMES))})"  # noqa: S608 (constants)
+_COLUMNS = ", ".join(f'"{name}"' for name in _NAMES)
+_INSERT = f"INSERT OR IGNORE INTO records ({_COLUMNS}) VALUES ({', '.join('?' * len(_NAMES))})"  # noqa: S608
 _ADD = (
     f"INSERT INTO hours VALUES ({', '.join('?' * (1 + len(DIMENSIONS) + len(_SUMS)))}) "  # noqa: S608
     f"ON CONFLICT DO UPDATE SET {', '.join(f'{name} = {name} + excluded.{name}' for name in _SUMS)}"
@@ -195,12 +196,21 @@ class DayFiles:
         if path.exists():
             with self._open(day) as db:
                 if db.execute("PRAGMA user_version").fetchone()[0]:
+                    _add_columns(db)
                     return
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.touch(mode=0o600)
         with self._open(day) as db:
             db.execute("PRAGMA journal_mode = WAL")
             db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
+
+
+def _add_columns(db: sqlite3.Connection) -> None:
+    """The file of an older program has fewer fields: new ones stand at the end."""
+    there = {row[1] for row in db.execute("PRAGMA table_info(records)")}
+    for name in _NAMES:
+        if name not in there:
+            db.execute(f'ALTER TABLE records ADD COLUMN "{name}"')
 
 
 def _known(db: sqlite3.Connection, ids: list[bytes]) -> Iterator[bytes]:
@@ -215,7 +225,8 @@ def _row(raw: bytes, record: Record) -> tuple[Any, ...]:
 
 
 def _record(row: Sequence[Any]) -> Record:
-    values = dict(zip(_NAMES, row, strict=True))
+    # Days of an older program have fewer fields, those of a newer one more.
+    values = dict(zip(_NAMES, row, strict=False))
     values["id"] = id_text(values["id"])
     values["stream"] = bool(values["stream"])
     if values["source"] not in _SOURCES:

@@ -445,8 +445,8 @@ fn a_switch_replaces_all_that_is_said_of_thinking() {
     assert!(found.dropped.is_empty());
     // A field that the upstream refuses stays away, whoever wants it.
     let denied = switch(&[("reasoning_effort", None, r#""none""#)], true).deny("reasoning_effort");
-    assert_eq!(sent(r#"{"reasoning_effort":"low","messages":[]}"#, &denied, None), r#"{"messages":[]}"#);
-    assert_eq!(sent(r#"{"messages":[]}"#, &denied, None), r#"{"messages":[]}"#);
+    assert_eq!(sent(r#"{"reasoning_effort":"low","messages":[{"role":"user"}]}"#, &denied, None), r#"{"messages":[{"role":"user"}]}"#);
+    assert_eq!(sent(r#"{"messages":[{"role":"user"}]}"#, &denied, None), r#"{"messages":[{"role":"user"}]}"#);
 }
 
 #[test]
@@ -470,7 +470,7 @@ fn a_wish_is_read_under_every_name() {
         (r#""reasoning":"high","#, Some("high")),
         (r#""thinking_budget":-5,"#, None),
     ] {
-        let body = format!(r#"{{{fields}"messages":[]}}"#);
+        let body = format!(r#"{{{fields}"messages":[{{"role":"user"}}]}}"#);
         let Ok(scanned) = scan(Operation::Chat, body.as_bytes()) else { panic!("{body}") };
         assert_eq!(wish(body.as_bytes(), &scanned).as_deref(), expected, "{fields}");
     }
