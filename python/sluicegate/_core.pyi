@@ -44,6 +44,9 @@ class Request:
     def store(self) -> bool:
         """The answer is to be kept."""
     @property
+    def thinking(self) -> str | None:
+        """How much it is to think, by whichever field: `off`, `on`, `budget:N`, a level."""
+    @property
     def message_count(self) -> int:
         """Messages of a chat."""
     @property
@@ -127,12 +130,15 @@ class Recipe:
         fields: list[tuple[str, bytes, bool]] = ...,
         denied: list[str] = ...,
         max_tokens_field: str | None = None,
+        thinking: tuple[list[tuple[str, str | None, bytes]], bool] | None = None,
     ) -> Self:
         """`fields`: (name, value as JSON, locked). A locked value replaces the client's own.
 
         `replace_system` takes the client's system and developer messages out; `denied` fields leave. Neither
         `fields` nor `denied` may name what the scan reads (`model`, `messages`, `stream`, `n`, limits).
-        Raises ValueError for a `max_tokens_field` that is none.
+        `thinking`: the fields that say how much to think, as (name, member or None, value as JSON), instead
+        of all that the client says of it; and whether the client is told that its own word was dropped.
+        Raises ValueError for a `max_tokens_field` that is none, and for a field that is not about thinking.
         """
 
 def scan(operation: Operation, body: bytes) -> Request:
@@ -240,6 +246,18 @@ class Outcome:
     def usage_suspect(self) -> bool:
         """The upstream's usage was negative, absurd, or contradicted itself."""
     @property
+    def thinking_bytes(self) -> int:
+        """Of thinking, as far as it was told apart."""
+    @property
+    def answer_bytes(self) -> int:
+        """Of everything else that was generated."""
+    @property
+    def thought_unmatched(self) -> bool:
+        """A closing tag came that nothing had opened: this model's template opens it."""
+    @property
+    def thought_missed(self) -> bool:
+        """The template was said to open a thought, and did not."""
+    @property
     def finish_reasons(self) -> list[str]: ...
     @property
     def upstream_model(self) -> str | None: ...
@@ -338,6 +356,7 @@ class Bridge:
         public_id: str | None = None,
         keep: bool = False,
         shape: tuple[str, str, bool] | None = None,
+        thinking: tuple[str, bool] | None = None,
         hide_usage: bool = False,
         choices: int = 1,
         keep_alive: float = 0.0,
@@ -353,6 +372,8 @@ class Bridge:
         `public_id` its `id`. With `keep`, the outcome of a stream has the whole answer as well. `shape` makes
         a response of the Responses API of the answer to a chat: its id, its JSON without the last brace and
         without what follows from the answer, and whether thoughts are shown as a summary.
+        `thinking` is what becomes of it in a chat: `watch` changes nothing, `separate` shows it in
+        `reasoning_content`, `hide` leaves it out; and whether this model's template opens the thought.
         `choices` is the request's `n`: a stream that ends with fewer is not complete.
         `hide_usage` drops what `compose(include_usage=True)` caused. `keep_alive` > 0: a stream without a
         first event after that many seconds resolves all the same, and comments follow at that pace.

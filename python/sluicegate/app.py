@@ -22,6 +22,7 @@ from sluicegate.chat.pipeline import Parts
 from sluicegate.chat.remember import ChatMemory
 from sluicegate.chat.scopes import Scopes
 from sluicegate.chat.stored import StoredDirectory
+from sluicegate.chat.thinking import Verifier
 from sluicegate.chat.window import ContextWindows
 from sluicegate.clock import wall_seconds
 from sluicegate.completions import endpoint as completions
@@ -57,6 +58,7 @@ from sluicegate.upstreams.discover import Discovery, Models
 from sluicegate.upstreams.kept import KeptUpstreams
 from sluicegate.upstreams.model import Upstream, profile_named
 from sluicegate.upstreams.select import RetryBudget
+from sluicegate.upstreams.switch_keeper import SwitchKeeper
 from sluicegate.upstreams.tokenizers import check_tokenizers
 from sluicegate.usage import configured as usage
 from sluicegate.usage.parts import Usage
@@ -146,6 +148,7 @@ class Gateway:
         self._shelf = Shelf(configured=location is not None)
         days = workspace.retention_days
         self._expiry = Expiry(self._shelf, {} if days is None else {DEFAULT: days})
+        self._switches = SwitchKeeper()
         # The hour in which a budget's owner was warned.
         self._warned: dict[core.LimitRules, int] = {}
         self._drain_timeout = server.drain_timeout
@@ -187,6 +190,7 @@ class Gateway:
             keep_alive=server.stream_keep_alive,
             chats=StoredChats(self._shelf),
             memory=ChatMemory(History(self._shelf), windows, core.Recipe, server.conversation_headers),
+            thinking=Verifier(self._log, self._switches.save),
         )
 
     def _assemble(self, parts: Parts) -> Envelope:
@@ -315,6 +319,7 @@ class Gateway:
             if self._cutter is not None:
                 await self._cutter.stop()
             await self._shelf.close()
+            await self._switches.close()
             if self.records is not None:
                 await self.records.close()
             await self._engine.close()
@@ -349,7 +354,7 @@ class Gateway:
             self.records, self._engine, open_handle, self._log, allow_private_networks=self._networks
         )
         self._keys.grants, stored.spaces = self.records.keys, self.records.spaces
-        database = self.records.database
+        self._switches.database = database = self.records.database
         self._shelf.open(database, GroupWriter(database))
         self._expiry.start()
         self.survey = Survey(database, self._engine, open_handle, self._networks, self._log)

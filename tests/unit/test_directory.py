@@ -231,4 +231,4 @@ async def test_what_is_made_for_an_assistant_is_made_once() -> None:
         await gateway.ask("Shared name")
     plan = acme.plan("Shared name", gateway.keys.principal)
     assert plan is acme.plan("Shared name", gateway.keys.principal)
-    assert list(plan.recipes) == [("chat", "acme")]
+    assert list(plan.recipes) == [("chat", "acme", None)]

@@ -14,6 +14,7 @@ from sluicegate.chat.keep import StoredChats
 from sluicegate.chat.prepare import Ask, MakeRecipe, Operation, Prepared, Rules, check, prepare, recipe
 from sluicegate.chat.remember import ChatMemory, Conversation
 from sluicegate.chat.scopes import Scopes, demand, enter, leave, worth_telling
+from sluicegate.chat.thinking import Verifier, headers_of, refuses, switch_of
 from sluicegate.chat.window import ContextWindows, ToBeCounted
 from sluicegate.clock import monotonic
 from sluicegate.engine import RequestError
@@ -66,6 +67,7 @@ class Parts(NamedTuple):
     keep_alive: float
     chats: StoredChats
     memory: ChatMemory
+    thinking: Verifier = Verifier()
 
 
 class Watch(Protocol):
@@ -259,6 +261,9 @@ class Pipeline:
                 upstream.note_refused_stream_options(model)
                 inject = False
                 continue
+            if prepared.switch is not None and refuses(failure, prepared.switch):
+                parts.thinking.refused(candidate, prepared.switch)
+                continue
             tried.append(candidate)
             upstream.note_failure(model, failure)
             asked = len(tried) - len(refused)
@@ -289,12 +294,13 @@ class Pipeline:
         upstream, model = candidate
         leave(job.entry)
         ask, windows = job.ask, self._parts.windows
-        made = recipe(ask, upstream, self._parts.make_recipe)
+        switch = switch_of(ask, candidate)
+        made = recipe(ask, upstream, self._parts.make_recipe, switch)
         limit = windows.proven_limit(ask, candidate)
         if isinstance(limit, ToBeCounted):
             limit = await windows.counted_limit(ask, candidate, made, limit)
         usage = inject and self._rules.streams and upstream.takes_stream_options(model)
-        prepared = prepare(ask, candidate, made, limit, usage=usage)
+        prepared = prepare(ask, candidate, made, limit, usage=usage, switch=switch)
         if upstream.limited is not None:
             await enter(self._parts.limiter, upstream.limited, job.entry)
         return prepared
@@ -305,6 +311,8 @@ class Pipeline:
         options: dict[str, Any] = {"request_id": exchange.request_id, **job.extra}
         if exchange.head.forward:
             options["headers"] = list(exchange.head.forward)
+        if prepared.thinking is not None:
+            options["thinking"] = prepared.thinking
         if prepared.public_model is not None:
             options.setdefault("public_model", prepared.public_model)
         if request.stream:
@@ -332,8 +340,11 @@ class Pipeline:
         entry.asked_at = monotonic()
         native = None if job.native is None else job.native(candidate)
         if native is None:
+            entry.switch, entry.looks = prepared.switch, prepared.thinking is not None
             pending = self._parts.engine.start(upstream.handle, self._operation, prepared.body, **options)
         else:
+            # What is said of thinking here is the client's own.
+            entry.switch, entry.looks = None, False
             pending = self._parts.engine.start(upstream.handle, "responses", native, **options)
         job.watch.on_gone(pending.call)
         reply = await pending.reply()
@@ -345,7 +356,7 @@ class Pipeline:
 
     def headers_of(self, entry: Entry, answered: Answered) -> "list[errors.Header]":
         """The headers of an answer."""
-        reply, (_, model), dropped = answered.reply, answered.candidate, answered.dropped
+        reply, (upstream, model), dropped = answered.reply, answered.candidate, answered.dropped
         headers = [*(JSON_HEADERS if reply.stream is None else _STREAM_HEADERS), *reply.headers]
         headers += entry.limit_headers
         if model != entry.model:
@@ -355,12 +366,13 @@ class Pipeline:
             headers.append((b"x-dropped-params", errors.header_value(names)))
         if entry.timed:
             headers.append((b"server-timing", entry.server_timing()))
-        return headers
+        return headers + headers_of(entry, upstream, model)
 
     def settle(self, entry: Entry, candidate: Candidate, outcome: "Outcome | None") -> None:
         """The record of an answer that has ended."""
         upstream, model = candidate
         upstream.note_outcome(model, outcome)
+        self._parts.thinking.look(entry, candidate, outcome)
         self._parts.ledger.settled(entry, outcome)
 
     async def _answer(
@@ -368,16 +380,16 @@ class Pipeline:
     ) -> None:
         """Stages 9 and 10: relay, and settle before the last bytes leave."""
         reply, candidate = answered.reply, answered.candidate
-        headers = self.headers_of(entry, answered)
-        if kept is not None:
-            headers += kept.headers
+        own = [] if kept is None else kept.headers
         if reply.stream is None:
             entry.answered(reply.body)
             self.settle(entry, candidate, reply.outcome)
+            headers = self.headers_of(entry, answered)
             if kept is not None:
                 await kept.keep(reply.body, reply.outcome)
-            await exchange.answer(200, headers, reply.body)
+            await exchange.answer(200, [*headers, *own], reply.body)
             return
+        headers = [*self.headers_of(entry, answered), *own]
         settle = partial(self.settle, entry, candidate)
         last = None if kept is None else kept.last
         await self.stream(exchange, reply.stream, watch, headers, (settle, last))

@@ -279,6 +279,9 @@ def _tell_learned(record: "UpstreamRecord", learned: "Learned", *, as_json: bool
         )
     if rows:
         show.table(("MODEL", "CONTEXT", "MAX OUTPUT", "CAN", "ALIASES", "FROM"), rows)
+    if learned.thinking:
+        seen = [(o.model, o.asked, o.way, o.verdict, show.time_text(o.at)) for o in learned.thinking]
+        show.table(("MODEL", "THINKING", "ASKED BY", "WAS", "SEEN"), seen)
     if not record.enabled:
         show.note(f"It is turned off: `sluicegate upstreams set {record.name} enabled=true`.")
     at = show.time_text(learned.asked_at)

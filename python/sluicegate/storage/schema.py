@@ -20,7 +20,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0005"
+HEAD = "0006"
 
 metadata = MetaData(
     naming_convention={
@@ -173,6 +173,8 @@ discoveries = Table(
     Column("learned_at", BigInteger),
     Column("asked_at", BigInteger),
     Column("error", Text),
+    # What was seen in answers of the ways to switch thinking off; as json.
+    Column("thinking", Text),
 )
 
 assistants = Table(

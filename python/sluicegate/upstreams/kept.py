@@ -64,6 +64,7 @@ class KeptUpstreams:
         upstream.learn_context(
             {m.model: m.context_length for m in usable.discovered.models if m.context_length is not None}
         )
+        upstream.switches.learn(usable.discovered.thinking)
         return upstream
 
     def all(self) -> list[Upstream]:
@@ -75,8 +76,11 @@ class KeptUpstreams:
         if before is not None and all(
             getattr(before.config, name) == getattr(config, name) for name in _OF_HANDLE
         ):
-            return Upstream(config, before.handle, before.health, limited)
-        return Upstream(config, self._connect(config, trusted=record.workspace == PLATFORM), limited=limited)
+            return Upstream(
+                config, before.handle, before, id=record.id, owner=record.workspace, limited=limited
+            )
+        handle = self._connect(config, trusted=record.workspace == PLATFORM)
+        return Upstream(config, handle, id=record.id, owner=record.workspace, limited=limited)
 
     def _warn(self, record: UpstreamRecord, message: str) -> None:
         if (record.id, record.version) in self._warned:

@@ -8,6 +8,7 @@ from sluicegate.limits.admit import Scope
 from sluicegate.settings import UpstreamConfig
 from sluicegate.upstreams.health import Health
 from sluicegate.upstreams.profile import PROFILES, Profile, UpstreamKind, kind_of
+from sluicegate.upstreams.thinking import Switches
 
 if TYPE_CHECKING:
     from sluicegate.engine import Failure, Outcome
@@ -28,19 +29,26 @@ class Upstream:
         "config",
         "handle",
         "health",
+        "id",
         "limited",
         "name",
+        "owner",
         "profile",
+        "switches",
     )
 
     def __init__(
         self,
         config: UpstreamConfig,
         handle: "Handle",
-        health: Health | None = None,
+        before: "Upstream | None" = None,
+        *,
+        id: str | None = None,
+        owner: str = "",
         limited: Scope | None = None,
     ) -> None:
-        """`health`: of the same server before its configuration changed; `limited`: its limits.
+        """`before`: the same server before its configuration changed. `id`, `owner`: of a stored one.
+        `limited`: its limits.
 
         Raises ValueError for a kind that is none.
         """
@@ -48,8 +56,14 @@ class Upstream:
         self.handle = handle
         self.name = config.name
         self.profile = profile_named(config.kind, config.base_url)
-        self.health = health or Health()
         self.limited = limited
+        self.id = id
+        self.owner = owner
+        self.health: Health = Health() if before is None else before.health
+        same = before is not None and before.profile is self.profile
+        self.switches: Switches = (
+            before.switches if before is not None and same else Switches(self.profile.thinking)
+        )
         self._asked_at: int | None = None
         self._learned: Mapping[str, int] = {}
         self._refuses_stream_options: frozenset[str] = frozenset()

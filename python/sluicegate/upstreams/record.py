@@ -9,6 +9,7 @@ from sluicegate.limits.model import NO_LIMITS, Limits
 from sluicegate.settings import Secret
 from sluicegate.upstreams.health import OUT
 from sluicegate.upstreams.profile import UpstreamKind
+from sluicegate.upstreams.thinking import LearnedSwitch
 
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")]
 Model = Annotated[str, Meta(min_length=1, max_length=256)]
@@ -128,6 +129,8 @@ class Discovered(Struct, frozen=True, kw_only=True):
     learned_at: int | None
     asked_at: int | None
     error: str | None
+    # What was seen in its answers of the ways to tell its models how much to think.
+    thinking: tuple[LearnedSwitch, ...] = ()
 
 
 class Learned(Discovered, frozen=True, kw_only=True):

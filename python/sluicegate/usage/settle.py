@@ -1,6 +1,6 @@
 """The one record of each request, written when its end is known and before its last bytes leave."""
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from msgspec import Struct
 
@@ -96,6 +96,11 @@ class Entry(Struct, gc=False):
         self.bytes_out = len(body)
         if self.copy is not None:
             self.copy.answered(body)
+    # What the last attempt said of thinking, and whether the core looks for some in its answer.
+    switch: Any = None
+    looks: bool = False
+    # What thinking did to the answer that is wrong.
+    thinking: str | None = None
 
     def record(self) -> Record:
         """As it stands while it is under way: the prompt is sent, and of the answer nobody knows."""
@@ -308,6 +313,7 @@ class Ledger:
             ms=round((now - entry.began) * 1000, 3),
             own_ms=entry.overhead_us(now, outcome) / 1000,
             **({} if entry.trace is None else {"trace_id": entry.trace.id}),
+            thinking=entry.thinking,
             **_observed(outcome),
         )
 
@@ -383,4 +389,5 @@ def _record(entry: Entry, end: End, message: str | None) -> Record:
         client=entry.client,
         finish=_finish(outcome),
         conversation=entry.conversation,
+        thinking=entry.thinking,
     )

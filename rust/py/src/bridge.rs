@@ -19,6 +19,7 @@ use pyo3::{
     types::PyBytes,
 };
 use sluicegate_core::{
+    chat::thoughts::{Output, Thinking},
     contain::Contained,
     launch::launch,
     responses::Shape,
@@ -199,7 +200,7 @@ impl Bridge {
     }
 
     #[pyo3(signature = (upstream, operation, body, future, *, stream = false, public_model = None, public_id = None,
-        keep = false, shape = None, hide_usage = false, choices = 1, keep_alive = 0.0, request_id = None, headers = Vec::new(), first_event_timeout = None, idle_timeout = None,
+        keep = false, shape = None, thinking = None, hide_usage = false, choices = 1, keep_alive = 0.0, request_id = None, headers = Vec::new(), first_event_timeout = None, idle_timeout = None,
         total_timeout = None))]
     #[allow(clippy::too_many_arguments)] // named one by one in Python
     fn exchange(
@@ -213,6 +214,7 @@ impl Bridge {
         public_id: Option<String>,
         keep: bool,
         shape: Option<(String, String, bool)>,
+        thinking: Option<(String, bool)>,
         hide_usage: bool,
         choices: u32,
         keep_alive: f64,
@@ -250,6 +252,7 @@ impl Bridge {
             public_id,
             keep,
             shape: shape.map(|(id, head, summary)| Arc::new(Shape { id, head, summary })),
+            thinking: thinking.map(|(output, inside)| self::thinking(&output, inside)).transpose()?,
             hide_usage,
             choices,
             keep_alive: limit("keep_alive", Some(keep_alive))?.unwrap_or_default(),
@@ -324,6 +327,16 @@ impl Drop for Bridge {
             drop(self.reactor.take());
         }
     }
+}
+
+fn thinking(output: &str, inside: bool) -> PyResult<Thinking> {
+    let output = match output {
+        "watch" => Output::Watch,
+        "separate" => Output::Separate,
+        "hide" => Output::Hide,
+        _ => return Err(PyValueError::new_err(format!("thinking: expected watch, separate or hide, not {output:?}"))),
+    };
+    Ok(Thinking { output, inside })
 }
 
 /// Settles one completion on the loop's thread.
