@@ -203,16 +203,18 @@ def _cpu(pid: int) -> float:
     return own + sum(_cpu(int(child)) for child in below)
 
 
+_HERE = str(Path(__file__).resolve().parents[1] / "python")
+
+
 async def cpu(before: str, rounds: int, requests: int) -> int:
     """CPU of a request without history, before and now, in turns."""
-    here = str(Path(__file__).resolve().parents[1] / "python")
     with tempfile.TemporaryDirectory(prefix="sluicegate-history-") as folder:
         (Path(folder) / "before").mkdir()
         (Path(folder) / "now").mkdir()
         async with (
             upstream() as behind,
             gateway(Path(folder) / "before", behind, 1, before) as old,
-            gateway(Path(folder) / "now", behind, 1, here) as new,
+            gateway(Path(folder) / "now", behind, 1, _HERE) as new,
         ):
             took: dict[str, list[float]] = {"before": [], "now": []}
             body = _named("x", model="off")
@@ -291,7 +293,8 @@ async def kills(rounds: int, workers: int = 2) -> int:
                 await client.close()
     turns = sum(len(own) for own in said.values())
     print(
-        f"{rounds} kills, {len(said)} conversations, {turns} acknowledged turns: {lost} conversations lost some"
+        f"{rounds} kills, {len(said)} conversations, {turns} acknowledged turns: "
+        f"{lost} conversations lost some"
     )
     return 1 if lost or not turns else 0
 

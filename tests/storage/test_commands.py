@@ -160,6 +160,8 @@ def test_limits_on_the_command_line(cli: Cli, location: Location) -> None:
     good(cli("upstreams", "create", "local", URL, "limits.tokens_per_minute=1000"))
     record = json.loads(good(cli("upstreams", "show", "local", "--json")))
     assert record["limits"]["tokens_per_minute"] == 1000
+
+
 def test_a_key_ends_unless_it_is_told_not_to(cli: Cli) -> None:
     good(cli("workspaces", "create", "acme"))
     day = 86_400_000

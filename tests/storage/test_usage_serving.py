@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 from processes import Server, answers, free_port, running
-from sluicegate.storage.location import Location
-from sluicegate.usage.logbook import open_logbook
 from sluicegate.engine import LimitRules, Limits
 from sluicegate.keys.model import configured_id
+from sluicegate.storage.location import Location
+from sluicegate.usage.logbook import open_logbook
 from sluicegate.usage.model import INTERRUPTED, Filter, Record
 
 KEY = "sk-test-0123456789abcdef"

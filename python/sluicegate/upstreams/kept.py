@@ -10,7 +10,7 @@ from sluicegate.ids import PLATFORM
 from sluicegate.limits.admit import scope
 from sluicegate.settings import UpstreamConfig
 from sluicegate.telemetry.logs import Log
-from sluicegate.upstreams.model import Upstream
+from sluicegate.upstreams.model import Stored, Upstream
 from sluicegate.upstreams.record import Credentials, UpstreamRecord, Usable
 
 if TYPE_CHECKING:
@@ -72,15 +72,16 @@ class KeptUpstreams:
         return list(self._by_id.values())
 
     def _renewed(self, before: Upstream | None, config: UpstreamConfig, record: UpstreamRecord) -> Upstream:
+        stored = Stored(record.id, record.workspace)
         limited = scope("upstream", record.id, record.name, record.limits)
         if before is not None and all(
             getattr(before.config, name) == getattr(config, name) for name in _OF_HANDLE
         ):
             return Upstream(
-                config, before.handle, before, id=record.id, owner=record.workspace, limited=limited
+                config, before.handle, before, stored=stored, limited=limited
             )
         handle = self._connect(config, trusted=record.workspace == PLATFORM)
-        return Upstream(config, handle, id=record.id, owner=record.workspace, limited=limited)
+        return Upstream(config, handle, stored=stored, limited=limited)
 
     def _warn(self, record: UpstreamRecord, message: str) -> None:
         if (record.id, record.version) in self._warned:

@@ -9,17 +9,16 @@ from sluicegate.clock import monotonic
 from sluicegate.engine import phases
 from sluicegate.telemetry.logs import Log
 from sluicegate.usage.bodies import Body, Copy
-from sluicegate.usage.model import Record, Source, bounded
-from sluicegate.usage.model import Record
+from sluicegate.usage.model import Record, bounded
 from sluicegate.usage.prices import FREE, Price
 from sluicegate.usage.tell import End, Teller, Used
 
 if TYPE_CHECKING:
     from sluicegate.engine import Outcome
     from sluicegate.errors import Header
-    from sluicegate.usage.bodies import Bodies
     from sluicegate.http.head import Head
     from sluicegate.telemetry.trace import Trace
+    from sluicegate.usage.bodies import Bodies
     from sluicegate.usage.recorder import Recorder
 
 CLIENT_CLOSED = 499
@@ -96,6 +95,7 @@ class Entry(Struct, gc=False):
         self.bytes_out = len(body)
         if self.copy is not None:
             self.copy.answered(body)
+
     # What the last attempt said of thinking, and whether the core looks for some in its answer.
     switch: Any = None
     looks: bool = False

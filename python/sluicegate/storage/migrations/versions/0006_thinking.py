@@ -1,4 +1,4 @@
-"""What was seen of the ways to tell an upstream's models how much to think, and what thinking did to an answer."""
+"""What was seen of the ways to tell a model how much to think; what thinking did to an answer."""
 
 import sqlalchemy as sa
 from alembic import op
