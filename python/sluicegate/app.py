@@ -18,7 +18,7 @@ from sluicegate.chat import routes as stored_chats
 from sluicegate.chat.count import PromptCounter
 from sluicegate.chat.directory import SettingsDirectory, View
 from sluicegate.chat.keep import StoredChats
-from sluicegate.chat.pipeline import Parts
+from sluicegate.chat.parts import Parts
 from sluicegate.chat.remember import ChatMemory
 from sluicegate.chat.scopes import Scopes
 from sluicegate.chat.stored import StoredDirectory
@@ -49,14 +49,15 @@ from sluicegate.responses import endpoint as responses
 from sluicegate.responses.expiry import Expiry
 from sluicegate.responses.memory import Memory
 from sluicegate.responses.pipeline import ResponsesPipeline
-from sluicegate.settings import Settings, UpstreamConfig
+from sluicegate.settings import Settings
 from sluicegate.storage.errors import StorageError
 from sluicegate.storage.shelf import Shelf
 from sluicegate.telemetry import routes as telemetry
 from sluicegate.telemetry.logs import Log
+from sluicegate.upstreams.connect import connect, open_handle
 from sluicegate.upstreams.discover import Discovery, Models
 from sluicegate.upstreams.kept import KeptUpstreams
-from sluicegate.upstreams.model import Upstream, profile_named
+from sluicegate.upstreams.model import Upstream
 from sluicegate.upstreams.select import RetryBudget
 from sluicegate.upstreams.switch_keeper import SwitchKeeper
 from sluicegate.upstreams.tokenizers import check_tokenizers
@@ -96,27 +97,7 @@ class Gateway:
         self._log = Log(access=server.access_log)
         self._engine = core.Engine(inline=True)
         created = wall_seconds() if started is None else started
-        limited = limits.read_upstreams(settings)
-        upstreams = [
-            Upstream(config, connect(settings, config), limited=limited.get(config.name))
-            for config in settings.upstreams
-        ]
-        workspace = self._own_rules = workspaces.read(settings)
-        assistant_list = assistants.read(settings, DEFAULT, created)
-        # An assistant may be the default, but no upstream serves it under that name.
-        is_assistant = any(assistant.name == settings.default_model for assistant in assistant_list)
-        self._catalog = Catalog(
-            [Source(u, u.name, u.config.models, u.config.aliases, u.config.priority) for u in upstreams],
-            None if is_assistant else settings.default_model,
-            created,
-            workspace.default_upstream,
-        )
-        view = View(DEFAULT, workspace, assistant_list, {u.name: u for u in upstreams}, self._catalog)
-        # A list that is set leaves the context lengths to be asked for, where a share of them is a limit.
-        share = view.window_is_share
-        asked = [u for u in upstreams if u.config.models is None or (share and not u.config.context_lengths)]
-        self._discovery = Discovery(self._engine, asked, self._learn, self._log)
-        own = SettingsDirectory(view, self._discovery, settings.default_model)
+        own, upstreams = self._configured(settings, created)
         self._location = location
         # Opened in the worker's own event loop; None until the database has answered.
         self.records: Records | None = None
@@ -146,7 +127,7 @@ class Gateway:
             Watched(self._ledger, self._usage, self._log, records, lambda: [*upstreams, *kept.all()])
         )
         self._shelf = Shelf(configured=location is not None)
-        days = workspace.retention_days
+        days = self._own_rules.retention_days
         self._expiry = Expiry(self._shelf, {} if days is None else {DEFAULT: days})
         self._switches = SwitchKeeper()
         # The hour in which a budget's owner was warned.
@@ -160,6 +141,30 @@ class Gateway:
         parts = self._parts(settings)
         self._responses = ResponsesPipeline(parts, Memory(self._shelf))
         self.asgi = self._assemble(parts)
+
+    def _configured(self, settings: Settings, created: int) -> tuple[SettingsDirectory, list[Upstream]]:
+        """What the settings say there is."""
+        limited = limits.read_upstreams(settings)
+        upstreams = [
+            Upstream(config, connect(settings, config), limited=limited.get(config.name))
+            for config in settings.upstreams
+        ]
+        self._own_rules = workspace = workspaces.read(settings)
+        assistant_list = assistants.read(settings, DEFAULT, created)
+        # An assistant may be the default, but no upstream serves it under that name.
+        is_assistant = any(assistant.name == settings.default_model for assistant in assistant_list)
+        self._catalog = Catalog(
+            [Source(u, u.name, u.config.models, u.config.aliases, u.config.priority) for u in upstreams],
+            None if is_assistant else settings.default_model,
+            created,
+            workspace.default_upstream,
+        )
+        view = View(DEFAULT, workspace, assistant_list, {u.name: u for u in upstreams}, self._catalog)
+        # A list that is set leaves the context lengths to be asked for, where a share of them is a limit.
+        share = view.window_is_share
+        asked = [u for u in upstreams if u.config.models is None or (share and not u.config.context_lengths)]
+        self._discovery = Discovery(self._engine, asked, self._learn, self._log)
+        return SettingsDirectory(view, self._discovery, settings.default_model), upstreams
 
     def _parts(self, settings: Settings) -> Parts:
         """What the stages of a request work with."""
@@ -393,34 +398,3 @@ def create_app(
     of the database with the workspaces; None: what the settings say is all there is.
     """
     return Gateway(settings, started, location).asgi
-
-
-def connect(settings: Settings, config: UpstreamConfig) -> core.Upstream:
-    """The core's handle of an upstream of the settings. Raises SettingsError for what cannot work."""
-    try:
-        return open_handle(config)
-    except ValueError as error:
-        raise settings.upstream_error(config.name, str(error)) from None
-
-
-def open_handle(config: UpstreamConfig, *, trusted: bool = True, exact: str | None = None) -> core.Upstream:
-    """The core's handle of an upstream. Opens no connection; raises ValueError for what cannot work.
-
-    `trusted`: its base URL may name a private address. `exact`: one address of the same server instead.
-    """
-    profile_named(config.kind, config.base_url)
-    return core.Upstream(
-        exact or config.base_url,
-        api_key=None if config.api_key is None else config.api_key.reveal(),
-        headers=[(name, value.reveal()) for name, value in config.headers.items()],
-        connect_timeout=config.connect_timeout,
-        first_event_timeout=config.first_event_timeout,
-        idle_timeout=config.idle_timeout,
-        total_timeout=config.total_timeout,
-        max_event_bytes=config.max_event_bytes,
-        max_answer_bytes=config.max_answer_bytes,
-        allow_private_networks=list(config.allow_private_networks),
-        ca_file=config.ca_file,
-        trusted=trusted,
-        exact=exact is not None,
-    )

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from sluicegate import conversion
+from sluicegate.secret import Secret as Secret  # noqa: PLC0414 (a part of the settings)
 from sluicegate.toml_lines import Path as KeyPath
 from sluicegate.toml_lines import TomlError, line_of, parse
 
@@ -29,41 +30,11 @@ class SettingsError(Exception):
     """Settings that cannot be used. The text names file, line and key, and what is expected."""
 
 
-class Secret:
-    """A text that never prints: logs, tracebacks and `check` show `***`."""
-
-    __slots__ = ("_text",)
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def reveal(self) -> str:
-        """The text itself; every call is a place where a secret is used."""
-        return self._text
-
-    def __repr__(self) -> str:
-        return "***"
-
-    def __format__(self, spec: str) -> str:
-        return format("***", spec)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and other._text == self._text
-
-    def __hash__(self) -> int:
-        return hash(self._text)
-
-
 HeaderName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
 # Open WebUI, LibreChat, proxies that keep sessions together, and coding agents.
 CONVERSATION_HEADERS = (
-    "x-openwebui-chat-id",
-    "x-librechat-conversation-id",
-    "x-session-id",
-    "x-session-affinity",
-    "x-opencode-session",
-    "x-claude-code-session-id",
-    "session_id",
+    *("x-openwebui-chat-id", "x-librechat-conversation-id", "x-session-id", "x-session-affinity"),
+    *("x-opencode-session", "x-claude-code-session-id", "session_id"),
 )
 
 

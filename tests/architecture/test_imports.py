@@ -38,7 +38,18 @@ LAYERS = (
     {"http", "storage", "telemetry"},
     {"client", "sse"},
     {"engine", "tokens"},
-    {"settings", "errors", "ids", "clock", "toml_lines", "toml_text", "conversion", "fallback", "globs"},
+    {
+        "settings",
+        "secret",
+        "errors",
+        "ids",
+        "clock",
+        "toml_lines",
+        "toml_text",
+        "conversion",
+        "fallback",
+        "globs",
+    },
     {"_core"},
 )
 # Folders that stand beside the gateway: they import nothing of it but themselves.
@@ -54,6 +65,7 @@ ALLOWED = {
     ("errors", "ids"),
     ("settings", "toml_lines"),
     ("settings", "conversion"),
+    ("settings", "secret"),
     ("conversion", "toml_lines"),
     ("ids", "clock"),
     # What limits look like is a part of what has them.

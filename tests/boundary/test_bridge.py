@@ -22,11 +22,9 @@ from loop_upstream import (
     plain_answer,
     request_body,
     short,
-    steady,
 )
 
-from sluicegate import engine as engine_module
-from sluicegate.engine import Bridge, Engine, Outcome, Reply, Stream
+from sluicegate.engine import Engine, Outcome, Reply, Stream
 from sluicegate.http.relay import ClientWatches, send_stream
 
 Message = dict[str, Any]
@@ -341,42 +339,6 @@ def test_200_streams_at_once_get_their_own_bytes(run: Run, server: Scripted) -> 
             await asyncio.gather(*(one(f"n{i}") for i in range(200)))
 
     run(scenario())
-
-
-def test_a_clock_wakes_the_loop_while_chunks_come_one_by_one(
-    run: Run, server: Scripted, engine_kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    told: list[bool] = []
-    watch = engine_module._watch
-
-    def heard(bridge: Bridge, by_clock: bool) -> None:
-        told.append(by_clock)
-        watch(bridge, by_clock)
-
-    monkeypatch.setattr(engine_module, "_watch", heard)
-
-    async def one(engine: Engine, nonce: str) -> None:
-        reply = await engine.call(server.upstream("steady"), "chat", request_body(nonce), stream=True)
-        assert reply.stream is not None
-        client = Client()
-        await client.relay(reply.stream)
-        assert client.body == steady(nonce)
-
-    async def scenario() -> None:
-        async with opened() as engine:
-            # From 1,000 to 3,000 chunks a second: a slow machine gathers some of them by itself.
-            for streams in (10, 15, 20, 25, 30):
-                await asyncio.gather(*(one(engine, f"{streams}-{i}") for i in range(streams)))
-            # And a call without chunks ends, whoever wakes the loop.
-            assert (await engine.call(server.upstream("plain"), "chat", request_body("p"))).failure is None
-            async with asyncio.timeout(BOUND):
-                while told and told[-1]:  # noqa: ASYNC110 (the core calls without an event)
-                    await asyncio.sleep(0.01)
-
-    run(scenario())
-    # It takes turns: by the clock, by the sockets.
-    assert told == [number % 2 == 0 for number in range(len(told))]
-    assert bool(told) == (engine_kind == "inline")
 
 
 def test_a_callback_that_raises_costs_no_other_call_its_reply(

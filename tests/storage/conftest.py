@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from command_line import Cli, command_line
 from machines import Machine
 
 import postgresql
@@ -133,3 +134,9 @@ async def machine(server: RedisServer) -> AsyncIterator[Any]:
     yield make
     for one in made:
         await one.stop()
+
+
+@pytest.fixture
+def cli(location: Location, monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """Run a command on the database of `location`."""
+    return command_line(location, monkeypatch)

@@ -14,7 +14,8 @@ from sluicegate.assistants.model import Assistant, AssistantSpec
 from sluicegate.chat.count import PromptCounter
 from sluicegate.chat.directory import View
 from sluicegate.chat.keep import StoredChats
-from sluicegate.chat.pipeline import Parts, Pipeline
+from sluicegate.chat.parts import Parts
+from sluicegate.chat.pipeline import Pipeline
 from sluicegate.chat.prepare import CHAT
 from sluicegate.chat.remember import ChatMemory
 from sluicegate.chat.scopes import Scopes

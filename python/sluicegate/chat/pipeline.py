@@ -1,43 +1,33 @@
 """The stages of a request, in order: who, what, where to, the call, the answer, the record."""
 
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable
 from functools import partial
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
-
-from msgspec import Struct
+from typing import TYPE_CHECKING
 
 from sluicegate import errors
-from sluicegate.chat.directory import Directory, View
-from sluicegate.chat.keep import StoredChats
-from sluicegate.chat.prepare import Ask, MakeRecipe, Operation, Prepared, Rules, check, prepare, recipe
-from sluicegate.chat.remember import ChatMemory, Conversation
-from sluicegate.chat.scopes import Scopes, demand, enter, leave, worth_telling
-from sluicegate.chat.thinking import Verifier, headers_of, refuses, switch_of
-from sluicegate.chat.window import ContextWindows, ToBeCounted
+from sluicegate.chat.call import Answered, Calls, Job, Watch
+from sluicegate.chat.directory import View
+from sluicegate.chat.parts import Parts
+from sluicegate.chat.prepare import Ask, Operation, Rules, check
+from sluicegate.chat.remember import Conversation
+from sluicegate.chat.scopes import demand
+from sluicegate.chat.thinking import headers_of
 from sluicegate.clock import monotonic
 from sluicegate.engine import RequestError
 from sluicegate.errors import ClientGoneError, GatewayError
-from sluicegate.http.body import BodyReader
 from sluicegate.http.exchange import JSON_HEADERS, Exchange
 from sluicegate.http.head import require_json, require_method
-from sluicegate.http.relay import Cancellable, ClientWatch, ClientWatches, Last, send_stream
-from sluicegate.keys.authenticate import Authenticator
+from sluicegate.http.relay import ClientWatch, Last, send_stream
 from sluicegate.keys.model import Principal
-from sluicegate.limits.admit import Limiter, check_size, reserved
+from sluicegate.limits.admit import check_size, reserved
 from sluicegate.upstreams.model import Candidate
-from sluicegate.upstreams.select import RetryBudget, select, select_other, shortest_wait_ms
 from sluicegate.usage.bodies import copy_of
-from sluicegate.usage.settle import CLIENT_CLOSED, Entry, Ledger
+from sluicegate.usage.settle import CLIENT_CLOSED, Entry
 
 if TYPE_CHECKING:
     from sluicegate.chat.keep import Keeping
-    from sluicegate.engine import Engine, Failure, Outcome, Reply, Request, Stream
+    from sluicegate.engine import Outcome, Stream
 
-# A call and two more: with three dead servers a fourth is not the likely answer. Each further step of an
-# assistant's models adds one, so that the last of them is asked too.
-MORE_ATTEMPTS = 2
 # So many names are told in `x-dropped-params`; servers and clients bound the length of a header.
 _MOST_DROPPED = 32
 
@@ -49,59 +39,6 @@ _STREAM_HEADERS = (
 )
 
 
-class Parts(NamedTuple):
-    """What the stages work with; built once by the composition root."""
-
-    keys: Authenticator
-    bodies: BodyReader
-    scan: "Callable[[Operation, bytes], Request]"
-    engine: "Engine"
-    directory: Directory
-    make_recipe: MakeRecipe
-    windows: ContextWindows
-    budget: RetryBudget
-    scopes: Scopes
-    limiter: Limiter
-    ledger: Ledger
-    watches: ClientWatches
-    keep_alive: float
-    chats: StoredChats
-    memory: ChatMemory
-    thinking: Verifier = Verifier()
-
-
-class Watch(Protocol):
-    """Who waits for the answer; `http.relay.ClientWatch` is one."""
-
-    @property
-    def gone(self) -> bool: ...
-    def on_gone(self, doing: Cancellable) -> None: ...
-    def stop(self) -> None: ...
-
-
-# Structs: a NamedTuple takes four times as long to make, and each request makes some.
-class Job(Struct, frozen=True):
-    """One request on its way to the upstreams."""
-
-    exchange: Exchange
-    ask: Ask
-    principal: Principal
-    entry: Entry
-    watch: Watch
-    # Further options of the call.
-    extra: Mapping[str, Any] = MappingProxyType({})
-    # The body for an upstream that has the Responses API itself; None: it is asked as any other.
-    native: "Callable[[Candidate], bytes | None] | None" = None
-
-
-class Answered(Struct, frozen=True):
-    """An answer that has begun, and who gives it."""
-
-    reply: "Reply"
-    candidate: Candidate
-    dropped: tuple[str, ...]
-
-
 class Pipeline:
     """Answers the requests of one operation."""
 
@@ -109,6 +46,7 @@ class Pipeline:
         self._parts = parts
         self._rules = rules
         self._operation: Operation = rules.operation
+        self.calls = Calls(parts, rules)
 
     async def respond(self, exchange: Exchange) -> None:
         """Answer one request. Raises what the envelope turns into a response; by then it is on record."""
@@ -128,7 +66,7 @@ class Pipeline:
             watch = self._parts.watches.begin(exchange.receive, principal, exchange.began)
             try:
                 extra = {} if kept is None else kept.options
-                answered = await self.call(Job(exchange, ask, principal, entry, watch, extra))
+                answered = await self.calls.call(Job(exchange, ask, principal, entry, watch, extra))
                 answer = self._answer(exchange, entry, answered, watch, kept)
                 # The prompt may be long: it must not stay in memory for as long as its answer streams.
                 del ask, answered
@@ -225,135 +163,6 @@ class Pipeline:
             )
         return model
 
-    async def call(self, job: Job) -> Answered:
-        """Stages 5 to 8: choose, prepare, ask; the next candidate only while nothing reached the client."""
-        parts, plan = self._parts, job.ask.plan
-        candidate = select(plan.steps)
-        parts.budget.deposit()
-        tried: list[Candidate] = []
-        most = MORE_ATTEMPTS + len(plan.steps)
-        refused: list[GatewayError] = []
-        # All attempts share the time of the first: a failover must not make the client wait twice as long.
-        deadline = 0.0
-        inject = True
-        while True:
-            try:
-                prepared = await self._prepared(job, candidate, inject)
-            except GatewayError as error:
-                # Too long for this model or too much for this upstream, perhaps not for the next. Nobody was
-                # asked, so it costs no retry.
-                refused.append(error)
-                tried.append(candidate)
-                other = select_other(plan.steps, tried)
-                if other is None:
-                    raise worth_telling(refused) from None
-                candidate, inject = other, True
-                continue
-            reply = await self._attempt(job, candidate, prepared, deadline)
-            failure = reply.failure
-            if failure is None:
-                return Answered(reply, candidate, prepared.dropped)
-            if job.watch.gone or failure.cause == "client_closed":
-                raise ClientGoneError
-            upstream, model = candidate
-            deadline = deadline or job.exchange.began + upstream.config.total_timeout
-            if prepared.injected and _refuses_stream_options(failure):
-                upstream.note_refused_stream_options(model)
-                inject = False
-                continue
-            if prepared.switch is not None and refuses(failure, prepared.switch):
-                parts.thinking.refused(candidate, prepared.switch)
-                continue
-            tried.append(candidate)
-            upstream.note_failure(model, failure)
-            asked = len(tried) - len(refused)
-            more = _may_go_on(failure) and asked < most and monotonic() < deadline
-            other = select_other(plan.steps, tried) if more else None
-            # A 404 costs nobody anything, and may be the rule for as long as a model is not loaded.
-            free = other is None or failure.status == errors.NOT_FOUND
-            affordable = free or parts.budget.withdraw()
-            if other is None or not affordable:
-                raise _final(job, failure, retried=asked > 1 or not affordable)
-            candidate, inject = other, True
-
-    async def fits(self, ask: Ask) -> bool:
-        """Whether the prompt leaves room for an answer at any upstream that may be asked."""
-        windows = self._parts.windows
-        for candidate in (one for step in ask.plan.steps for one in step):
-            limit = windows.proven_limit(ask, candidate)
-            if not isinstance(limit, ToBeCounted):
-                return True
-            made = recipe(ask, candidate[0], self._parts.make_recipe)
-            with suppress(GatewayError):
-                await windows.counted_limit(ask, candidate, made, limit)
-                return True
-        return False
-
-    async def _prepared(self, job: Job, candidate: Candidate, inject: bool) -> Prepared:
-        """The body for this upstream. Raises where it is too long for the model, or a limit is reached."""
-        upstream, model = candidate
-        leave(job.entry)
-        ask, windows = job.ask, self._parts.windows
-        switch = switch_of(ask, candidate)
-        made = recipe(ask, upstream, self._parts.make_recipe, switch)
-        limit = windows.proven_limit(ask, candidate)
-        if isinstance(limit, ToBeCounted):
-            limit = await windows.counted_limit(ask, candidate, made, limit)
-        usage = inject and self._rules.streams and upstream.takes_stream_options(model)
-        prepared = prepare(ask, candidate, made, limit, usage=usage, switch=switch)
-        if upstream.limited is not None:
-            await enter(self._parts.limiter, upstream.limited, job.entry)
-        return prepared
-
-    def _options(self, job: Job, prepared: Prepared, deadline: float) -> dict[str, Any]:
-        request, exchange = job.ask.request, job.exchange
-        # The request id is for the upstream's own log; of the client's headers only what may be passed on.
-        options: dict[str, Any] = {"request_id": exchange.request_id, **job.extra}
-        if exchange.head.forward:
-            options["headers"] = list(exchange.head.forward)
-        if prepared.thinking is not None:
-            options["thinking"] = prepared.thinking
-        if prepared.public_model is not None:
-            options.setdefault("public_model", prepared.public_model)
-        if request.stream:
-            options["stream"] = True
-            options["hide_usage"] = prepared.hide_usage
-            options["choices"] = request.n
-            options["keep_alive"] = self._parts.keep_alive
-            if job.entry.copy is not None and "shape" not in options:
-                options["keep"] = True
-        if deadline:
-            options["total_timeout"] = max(deadline - monotonic(), 0.001)
-        return options
-
-    async def _attempt(self, job: Job, candidate: Candidate, prepared: Prepared, deadline: float) -> "Reply":
-        """One call to one upstream, which ends when the client leaves."""
-        upstream, model = candidate
-        entry = job.entry
-        entry.attempts += 1
-        entry.upstream = upstream.name
-        entry.upstream_model = model
-        entry.price = self._parts.scopes.price(candidate)
-        options = self._options(job, prepared, deadline)
-        if entry.trace is not None:
-            options["headers"] = entry.trace.asked(entry, upstream.handle.origin, job.exchange.head.forward)
-        entry.asked_at = monotonic()
-        native = None if job.native is None else job.native(candidate)
-        if native is None:
-            entry.switch, entry.looks = prepared.switch, prepared.thinking is not None
-            pending = self._parts.engine.start(upstream.handle, self._operation, prepared.body, **options)
-        else:
-            # What is said of thinking here is the client's own.
-            entry.switch, entry.looks = None, False
-            pending = self._parts.engine.start(upstream.handle, "responses", native, **options)
-        job.watch.on_gone(pending.call)
-        reply = await pending.reply()
-        entry.answered_at = monotonic()
-        entry.waited += entry.answered_at - entry.asked_at
-        if entry.trace is not None and reply.failure is not None:
-            entry.trace.failed(reply.failure.cause)
-        return reply
-
     def headers_of(self, entry: Entry, answered: Answered) -> "list[errors.Header]":
         """The headers of an answer."""
         reply, (upstream, model), dropped = answered.reply, answered.candidate, answered.dropped
@@ -411,28 +220,3 @@ class Pipeline:
         except TimeoutError:
             # A client that takes nothing for so long is gone; `settle` has been told.
             return
-
-
-def _may_go_on(failure: "Failure") -> bool:
-    """Another one may do better: all that the core calls retryable, and a model that only this one lacks."""
-    return failure.retryable or failure.status == errors.NOT_FOUND
-
-
-def _final(job: Job, failure: "Failure", *, retried: bool) -> GatewayError:
-    """What the client is told when nobody is left."""
-    plan = job.ask.plan
-    if failure.status == errors.NOT_FOUND:
-        if plan.assistant is not None:
-            return errors.upstream_lacks_model(plan.name)
-        # A name that was only passed on: the upstream cannot know that one here differs in case alone.
-        wanted = plan.name.casefold()
-        names = [name for name in plan.view.names(job.principal) if name.casefold() == wanted]
-        if names and plan.name not in names:
-            return errors.unknown_model(plan.name, names)
-    wait = shortest_wait_ms(plan.steps) if failure.status == errors.TOO_MANY else None
-    return errors.from_failure(failure, retried=retried, retry_after_ms=wait)
-
-
-def _refuses_stream_options(failure: "Failure") -> bool:
-    """The server does not know what we have added to the request: ask again without it."""
-    return failure.status in (400, 422) and "stream_options" in f"{failure.param} {failure.message}"

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import orjson
 
 from sluicegate import errors
-from sluicegate.chat.pipeline import Answered, Job, Parts, Pipeline
+from sluicegate.chat.call import Answered, Job
+from sluicegate.chat.parts import Parts
+from sluicegate.chat.pipeline import Pipeline
 from sluicegate.chat.prepare import Ask, Rules, stated_limit
 from sluicegate.clock import wall_seconds
 from sluicegate.conversations.model import Json
@@ -72,7 +74,7 @@ class ResponsesPipeline:
             watch = self._parts.watches.begin(exchange.receive, principal, exchange.began)
             try:
                 job = Job(exchange, turn.ask, principal, entry, watch, _options(turn), partial(_native, turn))
-                answered = await self._chat.call(job)
+                answered = await self._chat.calls.call(job)
                 if answered.reply.stream is None:
                     await self._answer(exchange, entry, answered, turn)
                 else:
@@ -122,7 +124,7 @@ class ResponsesPipeline:
     ) -> Ask:
         """The chat without its oldest turns, where it is too long for every model that may be asked."""
         asked, items = what
-        while not await self._chat.fits(ask):
+        while not await self._chat.calls.fits(ask):
             shorter = dropped_oldest(items)
             if shorter is None:
                 return ask
@@ -188,7 +190,7 @@ class ResponsesPipeline:
                 self._parts.ledger.dropped(job.entry)
 
     async def _run_to_its_end(self, job: Job, turn: _Turn) -> None:
-        call = asyncio.create_task(self._chat.call(job))
+        call = asyncio.create_task(self._chat.calls.call(job))
         entry = job.entry
         try:
             while not (await asyncio.wait({call}, timeout=TOUCH_SECONDS))[0]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from starlette.routing import Route
 
 from sluicegate import errors
-from sluicegate.http.exchange import exchange_of
+from sluicegate.http.exchange import Exchange, exchange_of
 from sluicegate.http.head import Head, require_method
 from sluicegate.settings import Secret
 

@@ -77,9 +77,7 @@ class KeptUpstreams:
         if before is not None and all(
             getattr(before.config, name) == getattr(config, name) for name in _OF_HANDLE
         ):
-            return Upstream(
-                config, before.handle, before, stored=stored, limited=limited
-            )
+            return Upstream(config, before.handle, before, stored=stored, limited=limited)
         handle = self._connect(config, trusted=record.workspace == PLATFORM)
         return Upstream(config, handle, stored=stored, limited=limited)
 
