@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import time
 from typing import Any
 
 import pytest
@@ -44,6 +45,19 @@ async def test_without_redis_each_process_has_its_share(machine: Any, server: Re
     assert back.headers[-1] != (b"x-limits-counted", b"alone")
     assert back.budget == (50 * (2 + len(passed)), 1000)
     assert [line["event"] for line in one.lines] == ["limits_not_shared", "limits_shared_again"]
+
+
+async def test_a_loop_that_stands_still_is_no_outage(machine: Any) -> None:
+    one = await machine(deadline=0.2)
+    scopes = of(Limits(requests_per_day=100))
+    for _ in range(5):
+        task = asyncio.create_task(one.ask(scopes))
+        for _ in range(4):
+            await asyncio.sleep(0)
+        # The question is on its way; the answer comes while nobody looks.
+        time.sleep(0.4)  # noqa: ASYNC251 (the loop stands still)
+        assert (await task).headers[-1] != (b"x-limits-counted", b"alone")
+    assert one.counted_alone == 0
 
 
 async def test_redis_that_forgets_everything_is_told(machine: Any, server: RedisServer) -> None:
