@@ -12,6 +12,7 @@ import pytest
 from machines import Machine, Pace, of, told, until
 
 from redis_server import RedisServer
+from sluicegate.limits.admit import Scope
 from sluicegate.limits.model import Budget, Limits
 
 # `TEST_OUTAGES=20` for the whole promise.
@@ -81,6 +82,16 @@ async def test_a_start_without_redis_is_a_share_of_what_was_said(server: RedisSe
         assert not one.is_shared
         found = [await one.ask(of(Limits(requests_per_day=100))) for _ in range(100)]
         assert sum(answer.refused is None for answer in found) == 25
+        # Of a budget that nothing is known of, the records tell what is left to be shared.
+        asked: list[Scope] = []
+        one.on_unseeded = asked.append
+        scopes = of(budget=Budget(tokens_total=1000), name="new")
+        (await one.ask(scopes, 1)).settle(1, 0)
+        one.seed(asked[0], "budget_tokens_total", 900)
+        found = [await one.ask(scopes, 10) for _ in range(10)]
+        # A quarter of a hundred, of which one is spent: that lets two pass, and the one that passes it.
+        assert sum(answer.refused is None for answer in found) == 3
+        assert len(asked) == 1
     finally:
         server.thaw()
     await until(lambda: one.is_shared)
