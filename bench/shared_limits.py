@@ -1,8 +1,8 @@
 """What limits cost that several machines count in Redis: CPU of this process, and how long a decision takes.
 
-`python -m bench.shared_limits [--requests N]` starts a `redis-server` and asks it for one request at a time, then
-for many at once, and kills it to count in shares. Two rates, places and a budget of a workspace and of a key are
-eight counters. Prints a table; asserts nothing.
+`python -m bench.shared_limits [--requests N]` starts a `redis-server` and asks it for one request at a time,
+then for many at once, and kills it to count in shares. Two rates, places and a budget of a workspace and of a
+key are eight counters. Prints a table; asserts nothing.
 """
 
 from __future__ import annotations
