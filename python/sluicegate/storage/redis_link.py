@@ -20,7 +20,7 @@ class RedisLink:
     """Belongs to one task, which calls one after another; what was cut off leaves no connection behind."""
 
     def __init__(self, url: str, script: str = LIMITS) -> None:
-        """Opens nothing. Raises ValueError for a URL that is none."""
+        """Opens nothing. Raises ValueError for a URL that is none, TypeError for unknown options in it."""
         self._pool: ConnectionPool = ConnectionPool.from_url(
             url,
             protocol=2,
@@ -28,6 +28,7 @@ class RedisLink:
             socket_connect_timeout=CONNECT_SECONDS,
             driver_info=None,
         )
+        self._pool.make_connection()  # type: ignore[no-untyped-call]
         self._script = script
         self._digest = ""
         self._connection: Any = None
