@@ -14,6 +14,8 @@ from machines import Machine, Pace, of, told, until
 from redis_server import RedisServer
 from sluicegate.limits.admit import Scope
 from sluicegate.limits.model import Budget, Limits
+from sluicegate.telemetry.logs import Log
+from sluicegate.usage.parts import Usage
 
 # `TEST_OUTAGES=20` for the whole promise.
 OUTAGES = int(os.environ.get("TEST_OUTAGES", "3"))
@@ -46,6 +48,17 @@ async def test_without_redis_each_process_has_its_share(machine: Any, server: Re
     assert back.headers[-1] != (b"x-limits-counted", b"alone")
     assert back.budget == (50 * (2 + len(passed)), 1000)
     assert [line["event"] for line in one.lines] == ["limits_not_shared", "limits_shared_again"]
+
+
+async def test_who_watches_is_told(machine: Any, server: RedisServer) -> None:
+    usage = Usage(None, 1, Log())
+    usage.sharing = one = await machine(deadline=0.5)
+    assert (usage.counts_together, usage.counted_alone) == (True, 0)
+    server.freeze()
+    (await one.ask(of(Limits(requests_per_day=100)))).settle(0, 0)
+    assert (usage.counts_together, usage.counted_alone) == (False, 1)
+    server.thaw()
+    await until(lambda: usage.counts_together)
 
 
 async def test_a_loop_that_stands_still_is_no_outage(machine: Any) -> None:
