@@ -61,6 +61,21 @@ async def test_who_watches_is_told(machine: Any, server: RedisServer) -> None:
     await until(lambda: usage.counts_together)
 
 
+async def test_nobody_waits_for_a_process_that_ends(machine: Any, server: RedisServer) -> None:
+    one = await machine()
+    scopes = of(Limits(requests_per_day=100))
+    server.freeze()
+    waiting = [asyncio.create_task(one.ask(scopes)) for _ in range(5)]
+    await asyncio.sleep(0.05)
+    one._task.cancel()
+    async with asyncio.timeout(10):
+        for found in await asyncio.gather(*waiting, one.ask(scopes)):
+            assert found.headers[-1] == (b"x-limits-counted", b"alone")
+        server.thaw()
+        await one.stop()
+        assert (await one.ask(scopes)).headers[-1] == (b"x-limits-counted", b"alone")
+
+
 async def test_a_loop_that_stands_still_is_no_outage(machine: Any) -> None:
     one = await machine(deadline=0.2)
     scopes = of(Limits(requests_per_day=100))
