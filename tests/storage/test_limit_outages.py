@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import time
 from typing import Any
 
 import pytest
 from machines import Machine, Pace, of, told, until
 
 from redis_server import RedisServer
+from sluicegate.limits.admit import Scope
 from sluicegate.limits.model import Budget, Limits
+from sluicegate.telemetry.logs import Log
+from sluicegate.usage.parts import Usage
 
 # `TEST_OUTAGES=20` for the whole promise.
 OUTAGES = int(os.environ.get("TEST_OUTAGES", "3"))
@@ -46,6 +50,45 @@ async def test_without_redis_each_process_has_its_share(machine: Any, server: Re
     assert [line["event"] for line in one.lines] == ["limits_not_shared", "limits_shared_again"]
 
 
+async def test_who_watches_is_told(machine: Any, server: RedisServer) -> None:
+    usage = Usage(None, 1, Log())
+    usage.sharing = one = await machine(deadline=0.5)
+    assert (usage.counts_together, usage.counted_alone) == (True, 0)
+    server.freeze()
+    (await one.ask(of(Limits(requests_per_day=100)))).settle(0, 0)
+    assert (usage.counts_together, usage.counted_alone) == (False, 1)
+    server.thaw()
+    await until(lambda: usage.counts_together)
+
+
+async def test_nobody_waits_for_a_process_that_ends(machine: Any, server: RedisServer) -> None:
+    one = await machine()
+    scopes = of(Limits(requests_per_day=100))
+    server.freeze()
+    waiting = [asyncio.create_task(one.ask(scopes)) for _ in range(5)]
+    await asyncio.sleep(0.05)
+    one._task.cancel()
+    async with asyncio.timeout(10):
+        for found in await asyncio.gather(*waiting, one.ask(scopes)):
+            assert found.headers[-1] == (b"x-limits-counted", b"alone")
+        server.thaw()
+        await one.stop()
+        assert (await one.ask(scopes)).headers[-1] == (b"x-limits-counted", b"alone")
+
+
+async def test_a_loop_that_stands_still_is_no_outage(machine: Any) -> None:
+    one = await machine(deadline=0.2)
+    scopes = of(Limits(requests_per_day=100))
+    for _ in range(5):
+        task = asyncio.create_task(one.ask(scopes))
+        for _ in range(4):
+            await asyncio.sleep(0)
+        # The question is on its way; the answer comes while nobody looks.
+        time.sleep(0.4)  # noqa: ASYNC251 (the loop stands still)
+        assert (await task).headers[-1] != (b"x-limits-counted", b"alone")
+    assert one.counted_alone == 0
+
+
 async def test_redis_that_forgets_everything_is_told(machine: Any, server: RedisServer) -> None:
     one = await machine()
     scopes = of(Limits(concurrent_requests=2))
@@ -67,6 +110,16 @@ async def test_a_start_without_redis_is_a_share_of_what_was_said(server: RedisSe
         assert not one.is_shared
         found = [await one.ask(of(Limits(requests_per_day=100))) for _ in range(100)]
         assert sum(answer.refused is None for answer in found) == 25
+        # Of a budget that nothing is known of, the records tell what is left to be shared.
+        asked: list[Scope] = []
+        one.on_unseeded = asked.append
+        scopes = of(budget=Budget(tokens_total=1000), name="new")
+        (await one.ask(scopes, 1)).settle(1, 0)
+        one.seed(asked[0], "budget_tokens_total", 900)
+        found = [await one.ask(scopes, 10) for _ in range(10)]
+        # A quarter of a hundred, of which one is spent: that lets two pass, and the one that passes it.
+        assert sum(answer.refused is None for answer in found) == 3
+        assert len(asked) == 1
     finally:
         server.thaw()
     await until(lambda: one.is_shared)

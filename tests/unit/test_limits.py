@@ -285,8 +285,9 @@ def test_redis_is_set_by_a_variable_or_the_file_and_checked(tmp_path: Path) -> N
     with pytest.raises(SettingsError, match=r"s\.toml:2: server\.redis_url: expected redis://") as raised:
         open_shared(load(str(path), upstream), "", Log())
     assert "secret" not in str(raised.value)
-    with pytest.raises(SettingsError, match="SLUICEGATE_REDIS_URL: expected"):
-        open_shared(load(None, upstream | {"SLUICEGATE_REDIS_URL": "redis://h:port"}), "", Log())
+    for wrong in ("redis://h:port", "redis://h?socket_timeout=x", "redis://h?nonsense=1", "http://h"):
+        with pytest.raises(SettingsError, match="SLUICEGATE_REDIS_URL: expected"):
+            open_shared(load(None, upstream | {"SLUICEGATE_REDIS_URL": wrong}), "", Log())
     path.write_text('[server]\nrecords = "loose"\n')
     with pytest.raises(SettingsError, match=r"s\.toml:2: server\.records"):
         load(str(path), upstream)

@@ -120,7 +120,7 @@ class SharedLimits:
     async def admit(self, scopes: tuple[Scope, ...], tokens: int, micros: int) -> Admitted:
         """Reserve all or nothing."""
         wish = Wish(scopes, [self._rules(scope) for scope in scopes], tokens, micros)
-        if self.is_shared:
+        if self.is_shared and not self._is_stopping:
             waiting = _Waiting(wish, asyncio.get_running_loop().create_future())
             self._waiting.append(waiting)
             self._wake.set()
@@ -225,6 +225,8 @@ class SharedLimits:
                     self._lose(f"internal:{type(error).__name__}", [])
                     await asyncio.sleep(_LONGEST_PAUSE)
         finally:
+            # Whoever comes now would wait for nobody.
+            self._is_stopping = True
             self._answer_nothing()
 
     async def _round(self) -> None:

@@ -12,13 +12,15 @@ from sluicegate.storage.errors import LinkError
 LIMITS = (Path(__file__).parent / "limits.lua").read_text(encoding="utf-8")
 # To connect, and to say who we are.
 CONNECT_SECONDS = 1.0
+# A timer that fires so late tells of this process, and not of the server.
+LATE_SECONDS = 0.02
 
 
 class RedisLink:
     """Belongs to one task, which calls one after another; what was cut off leaves no connection behind."""
 
     def __init__(self, url: str, script: str = LIMITS) -> None:
-        """Opens nothing. Raises ValueError for a URL that is none."""
+        """Opens nothing. Raises ValueError for a URL that is none, TypeError for unknown options in it."""
         self._pool: ConnectionPool = ConnectionPool.from_url(
             url,
             protocol=2,
@@ -26,13 +28,17 @@ class RedisLink:
             socket_connect_timeout=CONNECT_SECONDS,
             driver_info=None,
         )
+        self._pool.make_connection()  # type: ignore[no-untyped-call]
         self._script = script
         self._digest = ""
         self._connection: Any = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_over = False
 
     async def open(self) -> None:
         """Connect anew. Raises LinkError."""
         self.close()
+        self._is_over = False
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 self._connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
@@ -46,19 +52,44 @@ class RedisLink:
 
     async def call(self, payload: bytes, seconds: float) -> bytes:
         """The script's answer. Raises LinkError; after that the connection is closed."""
+        self._begin(seconds)
         try:
-            async with asyncio.timeout(seconds):
-                try:
-                    return await self._ask("EVALSHA", self._digest, 0, payload)
-                except NoScriptError:
-                    # It has started anew, or somebody has emptied it.
-                    await self._load()
-                    return await self._ask("EVALSHA", self._digest, 0, payload)
+            try:
+                return await self._ask("EVALSHA", self._digest, 0, payload)
+            except NoScriptError:
+                # It has started anew, or somebody has emptied it.
+                await self._load()
+                return await self._ask("EVALSHA", self._digest, 0, payload)
         except (RedisError, OSError) as error:
             raise self._failed(error) from None
         except BaseException:
             self.close()
             raise
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+
+    def _begin(self, seconds: float) -> None:
+        """Close the connection after so long, which ends whoever reads from it.
+
+        Not by a cancellation: where this loop itself stood still, the answer is there when it goes on, and
+        must not be thrown away.
+        """
+        loop = asyncio.get_running_loop()
+        due = loop.time() + seconds
+        self._is_over = False
+
+        def end() -> None:
+            self._is_over = True
+            self.close()
+
+        def look() -> None:
+            if loop.time() - due > LATE_SECONDS:
+                self._timer = loop.call_later(seconds, end)
+            else:
+                end()
+
+        self._timer = loop.call_at(due, look)
 
     def close(self) -> None:
         """Drop the connection, whatever is under way on it: an answer that comes late is nobody's."""
@@ -84,7 +115,7 @@ class RedisLink:
 
     def _failed(self, error: RedisError | OSError) -> LinkError:
         self.close()
-        if isinstance(error, TimeoutError):
+        if self._is_over or isinstance(error, TimeoutError):
             return LinkError("no_answer_in_time")
         # Such as ConnectionError, AuthenticationError, ReadOnlyError, MovedError.
         return LinkError(type(error).__name__)

@@ -32,6 +32,14 @@ if TYPE_CHECKING:
 class Sharing(Protocol):
     """Where several machines count; `limits.shared.SharedLimits` is one."""
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether they count together at the moment."""
+
+    @property
+    def counted_alone(self) -> int:
+        """How often a request was decided by the share of this process."""
+
     def seed(self, scope: Scope, kind: str, spent: int) -> None:
         """What was spent of a budget, by the records."""
 
@@ -177,6 +185,17 @@ class Usage:
             else:
                 spent = sum(hour.prompt_tokens + hour.completion_tokens for hour in hours)
             tell(kind, spent)
+
+    @property
+    def counts_together(self) -> bool:
+        """Whether this process counts with the others at the moment: of the machine, or of all machines."""
+        return self.limits.is_shared if self.sharing is None else self.sharing.is_shared
+
+    @property
+    def counted_alone(self) -> int:
+        """How often limits were counted in this process alone, by its share."""
+        alone = self.limits.counted_alone
+        return alone if self.sharing is None else alone + self.sharing.counted_alone
 
     def _flush(self) -> bool:
         return self._journal is None or self._journal.flush()
