@@ -145,8 +145,8 @@ class Usage:
             keeper.failed,
             keeper.moved_at_ms,
             # One worker that keeps nothing needs no file.
-            self.limits.is_shared or not self._is_shared,
-            self.limits.counted_alone,
+            self.counts_together or (self.sharing is None and not self._is_shared),
+            self.counted_alone,
         )
 
     def seed(self, scope: Scope, kinds: list[str]) -> None:
