@@ -154,7 +154,9 @@ class Gateway:
             budget=RetryBudget(),
             scopes=scopes,
             limiter=Limiter(
-                self._usage.limits, self._warn_of_budget, None if metrics is None else metrics.refused
+                self._usage.limits,
+                self._warn_of_budget,
+                on_refusal=None if metrics is None else metrics.refused,
             ),
             ledger=self._ledger,
             watches=ClientWatches(),

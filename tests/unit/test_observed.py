@@ -280,4 +280,13 @@ async def test_the_log_says_whose_request_it_was(make: Made) -> None:
     assert line["request_id"] == answer.headers["x-request-id"]
     assert (line["workspace"], line["key"], line["model"], line["status"]) == ("default", "tester", "m", 200)
     assert 0 <= line["own_ms"] <= line["ms"]
+    assert list(line["phases_ms"]) == [
+        "authenticate",
+        "read",
+        "resolve",
+        "admit",
+        "prepare",
+        "upstream",
+        "relay",
+    ]
     assert "trace_id" not in line

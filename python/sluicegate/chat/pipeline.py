@@ -13,6 +13,7 @@ from sluicegate.chat.directory import Directory, View
 from sluicegate.chat.keep import StoredChats
 from sluicegate.chat.prepare import Ask, MakeRecipe, Operation, Prepared, Rules, check, prepare, recipe
 from sluicegate.chat.scopes import Scopes, demand
+from sluicegate.chat.verdict import final_error, may_go_on, refuses_stream_options
 from sluicegate.chat.window import ContextWindows, ToBeCounted
 from sluicegate.clock import monotonic
 from sluicegate.engine import RequestError
@@ -25,12 +26,12 @@ from sluicegate.keys.authenticate import Authenticator
 from sluicegate.keys.model import Principal
 from sluicegate.limits.admit import Limiter, check_size
 from sluicegate.upstreams.model import Candidate
-from sluicegate.upstreams.select import RetryBudget, select, select_other, shortest_wait_ms
+from sluicegate.upstreams.select import RetryBudget, select, select_other
 from sluicegate.usage.settle import CLIENT_CLOSED, Entry, Ledger
 
 if TYPE_CHECKING:
     from sluicegate.chat.keep import Kept
-    from sluicegate.engine import Engine, Failure, Outcome, Reply, Request, Stream
+    from sluicegate.engine import Engine, Outcome, Reply, Request, Stream
 
 # A call and two more: with three dead servers a fourth is not the likely answer. Each further step of an
 # assistant's models adds one, so that the last of them is asked too.
@@ -238,19 +239,21 @@ class Pipeline:
                 raise ClientGoneError
             upstream, model = candidate
             deadline = deadline or job.exchange.began + upstream.config.total_timeout
-            if prepared.injected and _refuses_stream_options(failure):
+            if prepared.injected and refuses_stream_options(failure):
                 upstream.note_refused_stream_options(model)
                 inject = False
                 continue
             tried.append(candidate)
             upstream.note_failure(model, failure)
-            more = _may_go_on(failure) and len(tried) < most and monotonic() < deadline
+            more = may_go_on(failure) and len(tried) < most and monotonic() < deadline
             other = select_other(plan.steps, tried) if more else None
             # A 404 costs nobody anything, and may be the rule for as long as a model is not loaded.
             free = other is None or failure.status == errors.NOT_FOUND
             affordable = free or parts.budget.withdraw()
             if other is None or not affordable:
-                raise _final(job, failure, retried=len(tried) > 1 or not affordable)
+                raise final_error(
+                    job.ask.plan, job.principal, failure, retried=len(tried) > 1 or not affordable
+                )
             candidate, inject = other, True
 
     async def fits(self, ask: Ask) -> bool:
@@ -372,28 +375,3 @@ class Pipeline:
         except TimeoutError:
             # A client that takes nothing for so long is gone; `settle` has been told.
             return
-
-
-def _may_go_on(failure: "Failure") -> bool:
-    """Another one may do better: all that the core calls retryable, and a model that only this one lacks."""
-    return failure.retryable or failure.status == errors.NOT_FOUND
-
-
-def _final(job: Job, failure: "Failure", *, retried: bool) -> GatewayError:
-    """What the client is told when nobody is left."""
-    plan = job.ask.plan
-    if failure.status == errors.NOT_FOUND:
-        if plan.assistant is not None:
-            return errors.upstream_lacks_model(plan.name)
-        # A name that was only passed on: the upstream cannot know that one here differs in case alone.
-        wanted = plan.name.casefold()
-        names = [name for name in plan.view.names(job.principal) if name.casefold() == wanted]
-        if names and plan.name not in names:
-            return errors.unknown_model(plan.name, names)
-    wait = shortest_wait_ms(plan.steps) if failure.status == errors.TOO_MANY else None
-    return errors.from_failure(failure, retried=retried, retry_after_ms=wait)
-
-
-def _refuses_stream_options(failure: "Failure") -> bool:
-    """The server does not know what we have added to the request: ask again without it."""
-    return failure.status in (400, 422) and "stream_options" in f"{failure.param} {failure.message}"

@@ -226,9 +226,13 @@ def run(settings: "Settings", address: str, location: "Location | None" = None) 
 
 
 def _log_config() -> dict[str, Any]:
-    """The server's own log goes to stderr, where ours is."""
-    console = {"formatter": "generic", "class": "logging.StreamHandler", "stream": "ext://sys.stderr"}
-    return {"handlers": {"console": console, "access": console}}
+    """The log of the server and of other libraries goes to stderr, where ours is, and in the same form."""
+    console = {"formatter": "lines", "class": "logging.StreamHandler", "stream": "ext://sys.stderr"}
+    return {
+        "formatters": {"lines": {"()": "sluicegate.telemetry.logs.LibraryLines"}},
+        "handlers": {"console": console, "access": console},
+        "root": {"handlers": ["console"], "level": "WARNING"},
+    }
 
 
 def _shown(address: str, port: int) -> str:

@@ -105,6 +105,7 @@ class Limiter:
         self,
         counting: Counting,
         on_warning: Callable[[Scope, int], None],
+        *,
         on_refusal: Callable[[Subject, str], None] | None = None,
     ) -> None:
         """`on_warning` hears of a budget that is used up to its threshold, and of how far, in percent;

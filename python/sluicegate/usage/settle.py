@@ -133,6 +133,11 @@ class Entry(Struct, gc=False):
             now,
         )
 
+    def phases_ms(self, closing: float, outcome: "Outcome | None") -> dict[str, float]:
+        """Of those that it has come to, but for the last, which goes on."""
+        known = phases(self.readings(closing, closing), outcome is not None)
+        return {name: took / 1000 for name, took in known[:-1]}
+
     def server_timing(self) -> bytes:
         """The phases up to the answer, as the header of that name has them: in milliseconds."""
         now = monotonic()
@@ -290,6 +295,7 @@ class Ledger:
             code=code,
             ms=round((now - entry.began) * 1000, 3),
             own_ms=entry.overhead_us(now, outcome) / 1000,
+            phases_ms=entry.phases_ms(now, outcome),
             **({} if entry.trace is None else {"trace_id": entry.trace.id}),
             **_observed(outcome),
         )
