@@ -104,6 +104,8 @@ async def test_each_request_is_counted_once_however_it_ends(make: Made) -> None:
         "errors_total{code=unknown_url}": 1,
     }
     assert found["limit_rejections_total{reason=rate,subject=key}"] == 1
+    # A stream that broke off, and a call that was refused; not the one that its client left.
+    assert found["upstream_failures_total{upstream=one}"] == 2
     # A model that nobody has answered for is no label.
     assert not any("model_requests" in name and "other" in name for name in found)
 
@@ -134,6 +136,8 @@ async def test_further_tries_are_counted(make: Made) -> None:
     assert (await request(gateway.app, body=BODY)).status == 200
     found = await figures(gateway)
     assert found["upstream_retries_total{}"] == 1
+    assert found["upstream_failures_total{upstream=one}"] == 1
+    assert "upstream_failures_total{upstream=two}" not in found
     assert found["upstream_requests_total{status=2xx,upstream=two}"] == 1
     assert "upstream_requests_total{status=2xx,upstream=one}" not in found
 

@@ -318,8 +318,8 @@ class Pipeline:
         reply = await pending.reply()
         entry.answered_at = monotonic()
         entry.waited += entry.answered_at - entry.asked_at
-        if entry.trace is not None and reply.failure is not None:
-            entry.trace.failed(reply.failure.cause)
+        if reply.failure is not None:
+            self._parts.ledger.call_failed(entry, reply.failure.cause)
         return reply
 
     def headers_of(self, entry: Entry, answered: Answered) -> "list[errors.Header]":

@@ -13,7 +13,7 @@ _SHORT_KEY = 20
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sluicegate.settings import Settings, UpstreamConfig
+    from sluicegate.settings import ServerConfig, Settings, UpstreamConfig
 
 
 def check(
@@ -58,6 +58,7 @@ def report(settings: "Settings") -> "Iterator[str]":
         f"{server.body_timeout:g} s; comment in a silent stream after {server.stream_keep_alive:g} s; "
         f"drain {server.drain_timeout:g} s"
     )
+    yield f"metrics        {_metrics(server)}"
     for key in settings.keys:
         yield f"key            {key.name}: {masked(key.key.reveal())}"
     for upstream in settings.upstreams:
@@ -132,3 +133,11 @@ def is_loopback(host: str) -> bool:
 def masked(key: str) -> str:
     """Enough of a key to recognise it: nothing of a short one."""
     return f"{key[:3]}…{key[-4:]}" if len(key) >= _SHORT_KEY else "…"
+
+
+def _metrics(server: "ServerConfig") -> str:
+    if not server.metrics:
+        return "off"
+    key = "with admin keys of the platform" if server.metrics_key is None else "with metrics_key, ***"
+    own = "" if server.metrics_address is None else f"; without a key on {server.metrics_address}"
+    return f"/metrics {key}{own}"

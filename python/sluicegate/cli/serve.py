@@ -216,6 +216,8 @@ def run(settings: "Settings", address: str, location: "Location | None" = None) 
         about.append(f"upstreams: {', '.join(upstream.name for upstream in settings.upstreams)}")
     if location is not None:
         about.append(f"database: {'PostgreSQL' if location.is_postgresql else location.sqlite_file}")
+    if server.metrics_address is not None:
+        about.append(f"metrics: http://{server.metrics_address}/metrics")
     typer.echo(" · ".join([f"Sluicegate on http://{_shown(address, server.port)}/v1", *about]))
     target = partial(create_app, settings, wall_seconds(), location)
     remove_run_folders()

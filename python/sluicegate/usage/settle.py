@@ -175,6 +175,10 @@ class Ledger:
         entry.workspace, entry.key = caller.workspace, caller.id
         self._teller.begin(entry, head)
 
+    def call_failed(self, entry: Entry, cause: str) -> None:
+        """An upstream was asked in vain."""
+        self._teller.tell_failed_call(entry, cause)
+
     def check(self) -> None:
         """Raises 503 where no request may begin, because its record could not be kept."""
         if self.recorder is not None and self.recorder.is_blocked:

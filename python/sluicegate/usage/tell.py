@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from sluicegate.usage.settle import Entry
 
 
+# The cause of what the client itself has ended.
+CLIENT_CLOSED = "client_closed"
+
+
 class Used(NamedTuple):
     """Tokens, and where their numbers come from."""
 
@@ -56,6 +60,13 @@ class Teller:
         if self._tracer is not None:
             entry.trace = self._tracer.begin(entry.began, head.forward)
 
+    def tell_failed_call(self, entry: "Entry", cause: str) -> None:
+        """A call of an upstream has failed; the next may be asked."""
+        if self._metrics is not None and cause != CLIENT_CLOSED:
+            self._metrics.failed(entry.upstream or "")
+        if entry.trace is not None:
+            entry.trace.failed(cause)
+
     def tell(self, entry: "Entry", end: End) -> None:
         """A request has ended."""
         outcome = end.outcome
@@ -77,6 +88,8 @@ class Teller:
                     end.overhead_us,
                     entry.readings(end.closing, monotonic()),
                 )
+                if outcome is not None and end.code not in (None, CLIENT_CLOSED):
+                    self._metrics.failed(entry.upstream or "")
             if self._tracer is not None:
                 trace = entry.trace or self._tracer.begin(entry.began, ())
                 trace.ended(entry, end)
