@@ -204,7 +204,7 @@ def load(path: str | None = None, environ: Mapping[str, str] = os.environ) -> Se
         _check_key(key, keys[:index], source, index)
     _check_unique([u.name for u in file.upstreams], "upstreams", source)
     return Settings(
-        server=_finish_server(file.server, source, environ),
+        server=file.server,
         keys=keys,
         upstreams=upstreams,
         default_model=file.default_model or environ.get("OPENAI_COMPATIBLE_MODEL") or None,
@@ -280,20 +280,6 @@ def _fields_at(path: KeyPath) -> list[str]:
     kinds |= {("keys",): KeyConfig, ("upstreams",): UpstreamConfig}
     kind = kinds.get(tuple(part for part in path if isinstance(part, str)))
     return list(kind.__struct_fields__) if kind else []
-
-
-def _finish_server(server: ServerConfig, source: Source, environ: Mapping[str, str]) -> ServerConfig:
-    """With the key of the environment, where the file has none."""
-    given = environ.get("SLUICEGATE_METRICS_KEY", "").strip()
-    if given and server.metrics_key is None:
-        server = msgspec.structs.replace(server, metrics_key=Secret(given))
-    if not server.metrics and (server.metrics_key or server.metrics_address):
-        raise source.error(
-            ("server", "metrics"),
-            "without metrics there is nothing to reach: remove "
-            "metrics_key and metrics_address, or set metrics = true",
-        )
-    return server
 
 
 def _finish_upstream(

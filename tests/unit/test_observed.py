@@ -12,8 +12,10 @@ from prometheus_client import parser
 from fakes.asgi import AUTH, JSON, KEY, Client, request
 from fakes.engine import FakeFailure, FakeOutcome, FakeReply, failed, streaming
 from fakes.gateway import TWO, FakeGateway, Made
+from sluicegate import observability
 from sluicegate.engine import Metrics
-from sluicegate.settings import Secret
+from sluicegate.observability import key_of
+from sluicegate.settings import Secret, ServerConfig
 from sluicegate.telemetry.logs import Log
 from sluicegate.usage.settle import Entry
 from sluicegate.usage.tell import End, Teller, Used
@@ -219,6 +221,41 @@ async def test_a_count_that_fails_harms_no_request(make: Made, monkeypatch: pyte
     assert "canary" not in gateway.output.getvalue()
 
 
+async def test_a_trace_that_fails_harms_no_request(make: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        """Fails in the beginning; then at the call and at the end."""
+
+        id = "0" * 32
+        begins = False
+
+        def begin(self, *_: Any) -> Any:
+            if self.begins:
+                return self
+            raise RuntimeError("canary")
+
+        def asked(self, *_: Any) -> Any:
+            raise RuntimeError("canary")
+
+        ended = asked
+
+        def close(self) -> None:
+            """Nothing waits."""
+
+    broken = Broken()
+    monkeypatch.setattr(observability, "open_tracer", lambda: broken)
+    gateway = observed(make)
+    head = (b"openai-beta", b"x")
+    for begins in (False, True):
+        broken.begins = begins
+        answer = await request(gateway.app, body=BODY, headers=[AUTH, JSON, head])
+        assert answer.status == 200
+        assert gateway.engine.asked[-1].options["headers"] == [("openai-beta", "x")]
+    found = await figures(gateway)
+    assert found["requests_total{operation=chat,status=2xx,workspace=default}"] == 2
+    assert [line["event"] for line in gateway.lines] == ["telemetry_failed"] * 4
+    assert "canary" not in gateway.output.getvalue()
+
+
 async def test_metrics_can_be_left_out(make: Made) -> None:
     gateway = make(metrics=False)
     assert (await request(gateway.app, body=BODY)).status == 200
@@ -294,3 +331,11 @@ async def test_the_log_says_whose_request_it_was(make: Made) -> None:
         "relay",
     ]
     assert "trace_id" not in line
+
+
+async def test_the_key_may_come_from_the_environment() -> None:
+    given = {"SLUICEGATE_METRICS_KEY": " from-outside "}
+    assert key_of(ServerConfig(), {}) is None
+    assert key_of(ServerConfig(), given) == Secret("from-outside")
+    assert key_of(ServerConfig(metrics_key=Secret("own")), given) == Secret("own")
+    assert "from-outside" not in repr(key_of(ServerConfig(), given))

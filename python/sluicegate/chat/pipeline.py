@@ -307,7 +307,8 @@ class Pipeline:
         entry.price = self._parts.scopes.price(candidate)
         options = self._options(job, prepared, deadline)
         if entry.trace is not None:
-            options["headers"] = entry.trace.asked(entry, upstream.handle.origin, job.exchange.head.forward)
+            forward = job.exchange.head.forward
+            options["headers"] = list(self._parts.ledger.asked(entry, upstream.handle.origin, forward))
         entry.asked_at = monotonic()
         native = None if job.native is None else job.native(candidate)
         if native is None:

@@ -138,6 +138,8 @@ def masked(key: str) -> str:
 def _metrics(server: "ServerConfig") -> str:
     if not server.metrics:
         return "off"
-    key = "with admin keys of the platform" if server.metrics_key is None else "with metrics_key, ***"
+    from sluicegate.observability import key_of  # noqa: PLC0415
+
+    key = "with admin keys of the platform" if key_of(server) is None else "with a key of its own, ***"
     own = "" if server.metrics_address is None else f"; without a key on {server.metrics_address}"
     return f"/metrics {key}{own}"

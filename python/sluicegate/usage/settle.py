@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sluicegate.engine import Outcome
     from sluicegate.errors import Header
     from sluicegate.http.head import Head
-    from sluicegate.telemetry.trace import Trace
+    from sluicegate.telemetry.trace import Forward, Trace
     from sluicegate.usage.recorder import Recorder
 
 CLIENT_CLOSED = 499
@@ -174,6 +174,10 @@ class Ledger:
         entry.principal = caller.name
         entry.workspace, entry.key = caller.workspace, caller.id
         self._teller.begin(entry, head)
+
+    def asked(self, entry: Entry, origin: str, forward: "Forward") -> "Forward":
+        """An upstream is about to be asked: what is passed on to it of the client's headers."""
+        return self._teller.asked(entry, origin, forward)
 
     def call_failed(self, entry: Entry, cause: str) -> None:
         """An upstream was asked in vain."""

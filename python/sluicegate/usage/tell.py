@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from sluicegate.engine import Metrics, Outcome
     from sluicegate.errors import GatewayError
     from sluicegate.http.head import Head
-    from sluicegate.telemetry.trace import Tracer
+    from sluicegate.telemetry.trace import Forward, Tracer
     from sluicegate.usage.settle import Entry
 
 
@@ -58,14 +58,20 @@ class Teller:
         entry.timed = head.timed
         entry.known_at = monotonic()
         if self._tracer is not None:
-            entry.trace = self._tracer.begin(entry.began, head.forward)
+            try:
+                entry.trace = self._tracer.begin(entry.began, head.forward)
+            except Exception as error:  # noqa: BLE001 (see above)
+                self._failed(entry, error)
 
     def tell_failed_call(self, entry: "Entry", cause: str) -> None:
         """A call of an upstream has failed; the next may be asked."""
-        if self._metrics is not None and cause != CLIENT_CLOSED:
-            self._metrics.failed(entry.upstream or "")
-        if entry.trace is not None:
-            entry.trace.failed(cause)
+        try:
+            if self._metrics is not None and cause != CLIENT_CLOSED:
+                self._metrics.failed(entry.upstream or "")
+            if entry.trace is not None:
+                entry.trace.failed(cause)
+        except Exception as error:  # noqa: BLE001 (see above)
+            self._failed(entry, error)
 
     def tell(self, entry: "Entry", end: End) -> None:
         """A request has ended."""
@@ -94,7 +100,18 @@ class Teller:
                 trace = entry.trace or self._tracer.begin(entry.began, ())
                 trace.ended(entry, end)
         except Exception as error:  # noqa: BLE001 (see above)
-            self._log.error("telemetry_failed", request_id=entry.request_id, cause=type(error).__name__)
+            self._failed(entry, error)
+
+    def _failed(self, entry: "Entry", error: Exception) -> None:
+        self._log.error("telemetry_failed", request_id=entry.request_id, cause=type(error).__name__)
+
+    def asked(self, entry: "Entry", origin: str, forward: "Forward") -> "Forward":
+        """An upstream is about to be asked: what is passed on to it of the client's headers."""
+        try:
+            return forward if entry.trace is None else entry.trace.asked(entry, origin, forward)
+        except Exception as error:  # noqa: BLE001 (see above)
+            self._failed(entry, error)
+            return forward
 
     def tell_refusal(self, began: float, error: "GatewayError") -> None:
         """A refusal outside of the stages of a request, such as of an unknown path."""
