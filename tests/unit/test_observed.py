@@ -144,6 +144,16 @@ async def test_further_tries_are_counted(make: Made) -> None:
     assert "upstream_requests_total{status=2xx,upstream=one}" not in found
 
 
+@pytest.mark.parametrize(("status", "counted"), [(400, 0), (404, 0), (499, 0), (429, 1), (502, 1), (504, 1)])
+async def test_what_the_client_did_wrong_is_no_failure_of_the_upstream(
+    make: Made, status: int, counted: int
+) -> None:
+    failure = FakeFailure("upstream_rejected", status, retryable=False, counts_against_upstream=False)
+    gateway = observed(make, failed(failure))
+    await request(gateway.app, body=BODY)
+    assert (await figures(gateway)).get("upstream_failures_total{upstream=one}", 0) == counted
+
+
 @pytest.mark.parametrize("body", [BODY, STREAM])
 async def test_the_phases_are_told_on_request(make: Made, body: bytes) -> None:
     gateway = observed(make, streaming(b"data: 1\n\n") if body is STREAM else FakeReply())

@@ -320,7 +320,7 @@ class Pipeline:
         entry.answered_at = monotonic()
         entry.waited += entry.answered_at - entry.asked_at
         if reply.failure is not None:
-            self._parts.ledger.call_failed(entry, reply.failure.cause)
+            self._parts.ledger.call_failed(entry, reply.failure)
         return reply
 
     def headers_of(self, entry: Entry, answered: Answered) -> "list[errors.Header]":

@@ -66,7 +66,7 @@ FAMILIES = {
     "upstream_failures": Family(
         "counter",
         "sluicegate_upstream_failures",
-        "Calls that failed, also where another upstream answered in its place.",
+        "Calls that failed or were told to wait, also where another upstream answered in its place.",
         ("upstream",),
     ),
     "first_token": Family(

@@ -13,7 +13,7 @@ from sluicegate.usage.prices import FREE, Price
 from sluicegate.usage.tell import End, Teller, Used
 
 if TYPE_CHECKING:
-    from sluicegate.engine import Outcome
+    from sluicegate.engine import Failure, Outcome
     from sluicegate.errors import Header
     from sluicegate.http.head import Head
     from sluicegate.telemetry.trace import Forward, Trace
@@ -179,9 +179,9 @@ class Ledger:
         """An upstream is about to be asked: what is passed on to it of the client's headers."""
         return self._teller.asked(entry, origin, forward)
 
-    def call_failed(self, entry: Entry, cause: str) -> None:
+    def call_failed(self, entry: Entry, failure: "Failure") -> None:
         """An upstream was asked in vain."""
-        self._teller.tell_failed_call(entry, cause)
+        self._teller.tell_failed_call(entry, failure)
 
     def check(self) -> None:
         """Raises 503 where no request may begin, because its record could not be kept."""

@@ -5,17 +5,19 @@ from typing import TYPE_CHECKING, NamedTuple
 from msgspec import Struct
 
 from sluicegate.clock import monotonic
+from sluicegate.errors import TOO_MANY
 from sluicegate.telemetry.logs import Log
 from sluicegate.usage.model import Source
 
 if TYPE_CHECKING:
-    from sluicegate.engine import Metrics, Outcome
+    from sluicegate.engine import Failure, Metrics, Outcome
     from sluicegate.errors import GatewayError
     from sluicegate.http.head import Head
     from sluicegate.telemetry.trace import Forward, Tracer
     from sluicegate.usage.settle import Entry
 
 
+_FIRST_5XX = 500
 # The cause of what the client itself has ended.
 CLIENT_CLOSED = "client_closed"
 
@@ -63,13 +65,14 @@ class Teller:
             except Exception as error:  # noqa: BLE001 (see above)
                 self._failed(entry, error)
 
-    def tell_failed_call(self, entry: "Entry", cause: str) -> None:
+    def tell_failed_call(self, entry: "Entry", failure: "Failure") -> None:
         """A call of an upstream has failed; the next may be asked."""
         try:
-            if self._metrics is not None and cause != CLIENT_CLOSED:
+            # What the client did wrong, or ended, says nothing about the upstream.
+            if self._metrics is not None and (failure.status >= _FIRST_5XX or failure.status == TOO_MANY):
                 self._metrics.failed(entry.upstream or "")
             if entry.trace is not None:
-                entry.trace.failed(cause)
+                entry.trace.failed(failure.cause)
         except Exception as error:  # noqa: BLE001 (see above)
             self._failed(entry, error)
 
