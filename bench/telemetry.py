@@ -1,9 +1,9 @@
 """What metrics, phases and traces cost: CPU of a plain request with them and without, in turns.
 
-`python -m bench.telemetry [--rounds N] [--seconds S] [--binary PATH] [--before FOLDER]` starts gateways of
-one worker: with `metrics = false`, with metrics, and with traces to a collector that takes them and throws
-them away. `--before` names the `python` folder of another checkout with its own built module, such as of
-the commit before: the phases are read also without metrics. Prints a table; asserts nothing.
+`python -m bench.telemetry [--rounds N] [--seconds S] [--binary PATH] [--traces] [--before FOLDER]` starts
+gateways of one worker: with `metrics = false`, with metrics, and with traces to a collector that throws them
+away. `--before` names the `python` folder of another checkout with a built module in it, such as of the
+commit before: the clock is read also without metrics. Prints a table; asserts nothing.
 """
 
 from __future__ import annotations

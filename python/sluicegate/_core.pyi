@@ -505,6 +505,8 @@ class Metrics:
         readings: _Readings,
     ) -> None:
         """A request has ended. `tokens`: prompt, completion, cached, reasoning; `micros`: of a dollar."""
+    def failed(self, upstream: str) -> None:
+        """A call of an upstream has failed, whatever came of its request."""
     def refused(self, subject: str, reason: str) -> None:
         """A limit of a workspace, key, assistant or upstream has refused a request."""
     def count(self, name: str, more: int) -> None:

@@ -1,10 +1,11 @@
 """Metrics and traces of one worker, put together: what counts, what looks, what answers, what sends."""
 
 import asyncio
-from typing import TYPE_CHECKING
+import os
+from collections.abc import Mapping
 
 from sluicegate.engine import Metrics
-from sluicegate.settings import ServerConfig, Settings, SettingsError
+from sluicegate.settings import Secret, ServerConfig, Settings, SettingsError
 from sluicegate.telemetry.listener import Listener, split_address
 from sluicegate.telemetry.logs import Log
 from sluicegate.telemetry.metrics import exposition, open_metrics
@@ -12,15 +13,25 @@ from sluicegate.telemetry.trace import TraceError, exporter_for, open_tracer
 from sluicegate.usage.tell import Teller
 from sluicegate.vitals import Vitals, Watched
 
-if TYPE_CHECKING:
-    from sluicegate.settings import Secret
+
+def key_of(server: ServerConfig, environ: Mapping[str, str] = os.environ) -> Secret | None:
+    """What opens /metrics: of the file, else of the environment."""
+    given = environ.get("SLUICEGATE_METRICS_KEY", "").strip()
+    return server.metrics_key or (Secret(given) if given else None)
 
 
 def check(settings: Settings) -> None:
     """Everything that a worker would find wrong at its start. Raises SettingsError."""
+    server = settings.server
+    if not server.metrics and (server.metrics_key or server.metrics_address):
+        raise settings.source.error(
+            ("server", "metrics"),
+            "without metrics there is nothing to reach: remove metrics_key and metrics_address, or set "
+            "metrics = true",
+        )
     try:
-        if settings.server.metrics_address is not None:
-            split_address(settings.server.metrics_address)
+        if server.metrics_address is not None:
+            split_address(server.metrics_address)
     except ValueError as error:
         raise settings.source.error(("server", "metrics_address"), str(error)) from None
     try:
@@ -34,7 +45,8 @@ class Observability:
 
     def __init__(self, server: ServerConfig, log: Log) -> None:
         self.metrics: Metrics | None = open_metrics(server.workers, log) if server.metrics else None
-        self.key: Secret | None = server.metrics_key
+        self.key = key_of(server)
+        self._log = log
         self._tracer = open_tracer()
         self.teller = Teller(log, self.metrics, self._tracer)
         self._vitals: Vitals | None = None
@@ -62,11 +74,16 @@ class Observability:
             self._vitals.draining = True
 
     def start(self) -> None:
-        """Begin to look and to answer. Raises OSError where the address cannot be listened on."""
+        """Begin to look and to answer."""
         if self._vitals is not None:
             self._vitals.start()
         if self._listener is not None:
-            self._listener.start()
+            try:
+                self._listener.start()
+            except OSError as error:
+                # `serve` has looked before. Whoever took the address since then must not end the gateway.
+                self._listener = None
+                self._log.error("metrics_address_taken", cause=error.strerror or type(error).__name__)
 
     async def stop(self) -> None:
         """Send what waits, and answer no more."""

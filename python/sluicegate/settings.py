@@ -203,7 +203,7 @@ def load(path: str | None = None, environ: Mapping[str, str] = os.environ) -> Se
         _check_key(key, keys[:index], source, index)
     _check_unique([u.name for u in file.upstreams], "upstreams", source)
     return Settings(
-        server=_finish_server(file.server, source, environ),
+        server=_with_redis(file.server, environ),
         keys=keys,
         upstreams=upstreams,
         default_model=file.default_model or environ.get("OPENAI_COMPATIBLE_MODEL") or None,
@@ -281,21 +281,9 @@ def _fields_at(path: KeyPath) -> list[str]:
     return list(kind.__struct_fields__) if kind else []
 
 
-def _finish_server(server: ServerConfig, source: Source, environ: Mapping[str, str]) -> ServerConfig:
-    """With the secrets of the environment."""
+def _with_redis(server: ServerConfig, environ: Mapping[str, str]) -> ServerConfig:
     url = environ.get("SLUICEGATE_REDIS_URL", "").strip()
-    if url:
-        server = msgspec.structs.replace(server, redis_url=Secret(url))
-    given = environ.get("SLUICEGATE_METRICS_KEY", "").strip()
-    if given and server.metrics_key is None:
-        server = msgspec.structs.replace(server, metrics_key=Secret(given))
-    if not server.metrics and (server.metrics_key or server.metrics_address):
-        raise source.error(
-            ("server", "metrics"),
-            "without metrics there is nothing to reach: remove "
-            "metrics_key and metrics_address, or set metrics = true",
-        )
-    return server
+    return msgspec.structs.replace(server, redis_url=Secret(url)) if url else server
 
 
 def _finish_upstream(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from sluicegate.clock import monotonic
 from sluicegate.engine import Metrics
 from sluicegate.telemetry.logs import Log
+from sluicegate.telemetry.run_folder import touch_run_folder
 from sluicegate.upstreams.model import Upstream
 from sluicegate.usage.parts import Usage
 from sluicegate.usage.settle import Ledger
@@ -116,6 +117,7 @@ class Vitals:
         if now >= self._files_at:
             self._files_at = now + _FILES_SECONDS
             publish("open_files", _open_files())
+            touch_run_folder(os.getppid())
 
 
 def _pools(upstreams: Iterable[Upstream], now: float) -> list[tuple[str, int, int, bool]]:

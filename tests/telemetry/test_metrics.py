@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import json
+import os
 import socket
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from http.client import HTTPConnection
@@ -16,7 +22,14 @@ from prometheus_client.openmetrics import parser as openmetrics
 from processes import free_port
 from sluicegate.engine import Metrics, phases
 from sluicegate.telemetry.listener import Listener, split_address
-from sluicegate.telemetry.metrics import FAMILIES, exposition
+from sluicegate.telemetry.logs import Log
+from sluicegate.telemetry.metrics import FAMILIES, exposition, open_metrics
+from sluicegate.telemetry.run_folder import (
+    make_run_folder,
+    remove_run_folders,
+    run_folder,
+    touch_run_folder,
+)
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 READINGS = (1.0, 1.001, 1.003, 1.006, 1.010, 1.015, 1.215, 0.2, 1.221, 1.228)
@@ -241,9 +254,6 @@ def test_what_is_no_address_is_told(text: str) -> None:
 
 
 def test_two_processes_count_in_one_file(tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
     path = tmp_path / "metrics.map"
     ours = Metrics(path, 5)
     code = (
@@ -265,3 +275,53 @@ def test_two_processes_count_in_one_file(tmp_path: Path) -> None:
     assert found["sluicegate_open_requests", ()] == 0
     assert found["sluicegate_workers", ()] == 1
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_where_there_can_be_no_file_each_worker_counts_for_itself(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    output = io.StringIO()
+    log = Log(output)
+    # A folder in the place of the file.
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (run_folder(os.getppid()) / "metrics-1.map").mkdir(parents=True)
+    ended(open_metrics(2, log))
+    log.close()
+    (line,) = output.getvalue().splitlines()
+    assert json.loads(line)["event"] == "metrics_not_shared"
+    assert json.loads(line)["cause"]
+
+
+def test_a_folder_of_somebody_else_is_not_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    target = tmp_path / "elsewhere"
+    target.mkdir()
+    run_folder(os.getppid()).symlink_to(target)
+    output = io.StringIO()
+    log = Log(output)
+    open_metrics(2, log)
+    log.close()
+    assert "metrics_not_shared" in output.getvalue()
+    assert list(target.iterdir()) == []
+
+
+def test_only_what_dead_processes_left_is_removed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    folders = {pid: make_run_folder(pid) for pid in (os.getpid(), os.getppid(), dead.pid)}
+    for folder in folders.values():
+        (folder / "metrics-1.map").write_bytes(b"x")
+        os.utime(folder / "metrics-1.map", (0, 0))
+    (tmp_path / f"sluicegate-{os.getuid()}-notes").mkdir()
+    (tmp_path / f"sluicegate-{os.getuid()}-999999999").symlink_to(tmp_path)
+    touch_run_folder(os.getppid())
+    assert (folders[os.getppid()] / "metrics-1.map").stat().st_mtime > 0
+    remove_run_folders()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        [
+            folders[os.getppid()].name,
+            f"sluicegate-{os.getuid()}-notes",
+            f"sluicegate-{os.getuid()}-999999999",
+        ]
+    )

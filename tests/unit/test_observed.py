@@ -12,8 +12,10 @@ from prometheus_client import parser
 from fakes.asgi import AUTH, JSON, KEY, Client, request
 from fakes.engine import FakeFailure, FakeOutcome, FakeReply, failed, streaming
 from fakes.gateway import TWO, FakeGateway, Made
+from sluicegate import observability
 from sluicegate.engine import Metrics
-from sluicegate.settings import Secret
+from sluicegate.observability import key_of
+from sluicegate.settings import Secret, ServerConfig
 from sluicegate.telemetry.logs import Log
 from sluicegate.usage.settle import Entry
 from sluicegate.usage.tell import End, Teller, Used
@@ -104,6 +106,8 @@ async def test_each_request_is_counted_once_however_it_ends(make: Made) -> None:
         "errors_total{code=unknown_url}": 1,
     }
     assert found["limit_rejections_total{reason=rate,subject=key}"] == 1
+    # A stream that broke off, and a call that was refused; not the one that its client left.
+    assert found["upstream_failures_total{upstream=one}"] == 2
     # A model that nobody has answered for is no label.
     assert not any("model_requests" in name and "other" in name for name in found)
 
@@ -134,8 +138,20 @@ async def test_further_tries_are_counted(make: Made) -> None:
     assert (await request(gateway.app, body=BODY)).status == 200
     found = await figures(gateway)
     assert found["upstream_retries_total{}"] == 1
+    assert found["upstream_failures_total{upstream=one}"] == 1
+    assert "upstream_failures_total{upstream=two}" not in found
     assert found["upstream_requests_total{status=2xx,upstream=two}"] == 1
     assert "upstream_requests_total{status=2xx,upstream=one}" not in found
+
+
+@pytest.mark.parametrize(("status", "counted"), [(400, 0), (404, 0), (499, 0), (429, 1), (502, 1), (504, 1)])
+async def test_what_the_client_did_wrong_is_no_failure_of_the_upstream(
+    make: Made, status: int, counted: int
+) -> None:
+    failure = FakeFailure("upstream_rejected", status, retryable=False, counts_against_upstream=False)
+    gateway = observed(make, failed(failure))
+    await request(gateway.app, body=BODY)
+    assert (await figures(gateway)).get("upstream_failures_total{upstream=one}", 0) == counted
 
 
 @pytest.mark.parametrize("body", [BODY, STREAM])
@@ -215,6 +231,41 @@ async def test_a_count_that_fails_harms_no_request(make: Made, monkeypatch: pyte
     assert "canary" not in gateway.output.getvalue()
 
 
+async def test_a_trace_that_fails_harms_no_request(make: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        """Fails in the beginning; then at the call and at the end."""
+
+        id = "0" * 32
+        begins = False
+
+        def begin(self, *_: Any) -> Any:
+            if self.begins:
+                return self
+            raise RuntimeError("canary")
+
+        def asked(self, *_: Any) -> Any:
+            raise RuntimeError("canary")
+
+        ended = asked
+
+        def close(self) -> None:
+            """Nothing waits."""
+
+    broken = Broken()
+    monkeypatch.setattr(observability, "open_tracer", lambda: broken)
+    gateway = observed(make)
+    head = (b"openai-beta", b"x")
+    for begins in (False, True):
+        broken.begins = begins
+        answer = await request(gateway.app, body=BODY, headers=[AUTH, JSON, head])
+        assert answer.status == 200
+        assert gateway.engine.asked[-1].options["headers"] == [("openai-beta", "x")]
+    found = await figures(gateway)
+    assert found["requests_total{operation=chat,status=2xx,workspace=default}"] == 2
+    assert [line["event"] for line in gateway.lines] == ["telemetry_failed"] * 4
+    assert "canary" not in gateway.output.getvalue()
+
+
 async def test_metrics_can_be_left_out(make: Made) -> None:
     gateway = make(metrics=False)
     assert (await request(gateway.app, body=BODY)).status == 200
@@ -280,4 +331,21 @@ async def test_the_log_says_whose_request_it_was(make: Made) -> None:
     assert line["request_id"] == answer.headers["x-request-id"]
     assert (line["workspace"], line["key"], line["model"], line["status"]) == ("default", "tester", "m", 200)
     assert 0 <= line["own_ms"] <= line["ms"]
+    assert list(line["phases_ms"]) == [
+        "authenticate",
+        "read",
+        "resolve",
+        "admit",
+        "prepare",
+        "upstream",
+        "relay",
+    ]
     assert "trace_id" not in line
+
+
+async def test_the_key_may_come_from_the_environment() -> None:
+    given = {"SLUICEGATE_METRICS_KEY": " from-outside "}
+    assert key_of(ServerConfig(), {}) is None
+    assert key_of(ServerConfig(), given) == Secret("from-outside")
+    assert key_of(ServerConfig(metrics_key=Secret("own")), given) == Secret("own")
+    assert "from-outside" not in repr(key_of(ServerConfig(), given))

@@ -12,6 +12,7 @@ from sluicegate.chat.parts import Parts
 from sluicegate.chat.prepare import Ask, Operation, Prepared, Rules, prepare, recipe
 from sluicegate.chat.scopes import enter, leave, worth_telling
 from sluicegate.chat.thinking import refuses, switch_of
+from sluicegate.chat.verdict import final_error, may_go_on, refuses_stream_options
 from sluicegate.chat.window import ToBeCounted
 from sluicegate.clock import monotonic
 from sluicegate.errors import ClientGoneError, GatewayError
@@ -19,11 +20,11 @@ from sluicegate.http.exchange import Exchange
 from sluicegate.http.relay import Cancellable
 from sluicegate.keys.model import Principal
 from sluicegate.upstreams.model import Candidate
-from sluicegate.upstreams.select import select, select_other, shortest_wait_ms
+from sluicegate.upstreams.select import select, select_other
 from sluicegate.usage.settle import Entry
 
 if TYPE_CHECKING:
-    from sluicegate.engine import Failure, Reply
+    from sluicegate.engine import Reply
 
 # A call and two more: with three dead servers a fourth is not the likely answer. Each further step of an
 # assistant's models adds one, so that the last of them is asked too.
@@ -102,7 +103,7 @@ class Calls:
                 raise ClientGoneError
             upstream, model = candidate
             deadline = deadline or job.exchange.began + upstream.config.total_timeout
-            if prepared.injected and _refuses_stream_options(failure):
+            if prepared.injected and refuses_stream_options(failure):
                 upstream.note_refused_stream_options(model)
                 inject = False
                 continue
@@ -112,13 +113,13 @@ class Calls:
             tried.append(candidate)
             upstream.note_failure(model, failure)
             asked = len(tried) - len(refused)
-            more = _may_go_on(failure) and asked < most and monotonic() < deadline
+            more = may_go_on(failure) and asked < most and monotonic() < deadline
             other = select_other(plan.steps, tried) if more else None
             # A 404 costs nobody anything, and may be the rule for as long as a model is not loaded.
             free = other is None or failure.status == errors.NOT_FOUND
             affordable = free or parts.budget.withdraw()
             if other is None or not affordable:
-                raise _final(job, failure, retried=asked > 1 or not affordable)
+                raise final_error(job.ask.plan, job.principal, failure, retried=asked > 1 or not affordable)
             candidate, inject = other, True
 
     async def fits(self, ask: Ask) -> bool:
@@ -181,7 +182,8 @@ class Calls:
         entry.price = self._parts.scopes.price(candidate)
         options = self._options(job, prepared, deadline)
         if entry.trace is not None:
-            options["headers"] = entry.trace.asked(entry, upstream.handle.origin, job.exchange.head.forward)
+            forward = job.exchange.head.forward
+            options["headers"] = list(self._parts.ledger.asked(entry, upstream.handle.origin, forward))
         entry.asked_at = monotonic()
         native = None if job.native is None else job.native(candidate)
         if native is None:
@@ -195,31 +197,6 @@ class Calls:
         reply = await pending.reply()
         entry.answered_at = monotonic()
         entry.waited += entry.answered_at - entry.asked_at
-        if entry.trace is not None and reply.failure is not None:
-            entry.trace.failed(reply.failure.cause)
+        if reply.failure is not None:
+            self._parts.ledger.call_failed(entry, reply.failure)
         return reply
-
-
-def _may_go_on(failure: "Failure") -> bool:
-    """Another one may do better: all that the core calls retryable, and a model that only this one lacks."""
-    return failure.retryable or failure.status == errors.NOT_FOUND
-
-
-def _final(job: Job, failure: "Failure", *, retried: bool) -> GatewayError:
-    """What the client is told when nobody is left."""
-    plan = job.ask.plan
-    if failure.status == errors.NOT_FOUND:
-        if plan.assistant is not None:
-            return errors.upstream_lacks_model(plan.name)
-        # A name that was only passed on: the upstream cannot know that one here differs in case alone.
-        wanted = plan.name.casefold()
-        names = [name for name in plan.view.names(job.principal) if name.casefold() == wanted]
-        if names and plan.name not in names:
-            return errors.unknown_model(plan.name, names)
-    wait = shortest_wait_ms(plan.steps) if failure.status == errors.TOO_MANY else None
-    return errors.from_failure(failure, retried=retried, retry_after_ms=wait)
-
-
-def _refuses_stream_options(failure: "Failure") -> bool:
-    """The server does not know what we have added to the request: ask again without it."""
-    return failure.status in (400, 422) and "stream_options" in f"{failure.param} {failure.message}"

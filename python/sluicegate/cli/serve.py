@@ -216,6 +216,8 @@ def run(settings: "Settings", address: str, location: "Location | None" = None) 
         about.append(f"upstreams: {', '.join(upstream.name for upstream in settings.upstreams)}")
     if location is not None:
         about.append(f"database: {'PostgreSQL' if location.is_postgresql else location.sqlite_file}")
+    if server.metrics_address is not None:
+        about.append(f"metrics: http://{server.metrics_address}/metrics")
     typer.echo(" · ".join([f"Sluicegate on http://{_shown(address, server.port)}/v1", *about]))
     target = partial(create_app, settings, wall_seconds(), location)
     remove_run_folders()
@@ -226,9 +228,13 @@ def run(settings: "Settings", address: str, location: "Location | None" = None) 
 
 
 def _log_config() -> dict[str, Any]:
-    """The server's own log goes to stderr, where ours is."""
-    console = {"formatter": "generic", "class": "logging.StreamHandler", "stream": "ext://sys.stderr"}
-    return {"handlers": {"console": console, "access": console}}
+    """The log of the server and of other libraries goes to stderr, where ours is, and in the same form."""
+    console = {"formatter": "lines", "class": "logging.StreamHandler", "stream": "ext://sys.stderr"}
+    return {
+        "formatters": {"lines": {"()": "sluicegate.telemetry.logs.LibraryLines"}},
+        "handlers": {"console": console, "access": console},
+        "root": {"handlers": ["console"], "level": "WARNING"},
+    }
 
 
 def _shown(address: str, port: int) -> str:

@@ -10,6 +10,9 @@ JSON = b"application/json"
 # What a client may tell an upstream. Everything else stays here: keys, cookies, x-stainless-* and the rest.
 # Nor openai-organization and -project: they belong to the client's key, and the upstream sees the gateway's.
 _FORWARDED = {b"traceparent", b"tracestate", b"openai-beta"}
+_TIMING = b"x-sluicegate-timing"
+# One look for all of them: clients send a dozen headers that are none of ours.
+_RARE = {*_FORWARDED, _TIMING}
 _MAX_FORWARDED = 1024
 _OTHER_KEYS = {b"x-api-key", b"api-key"}
 
@@ -29,7 +32,7 @@ class Head(Struct, gc=False):
     timed: bool = False
 
 
-def read_head(headers: Iterable[tuple[bytes, bytes]]) -> Head:  # noqa: PLR0912 (a branch for each header)
+def read_head(headers: Iterable[tuple[bytes, bytes]]) -> Head:
     """Scan the header list once. Names are lower case, as ASGI promises.
 
     Raises 400 for a header that must be unique and is not: two readers could each take another one.
@@ -52,21 +55,22 @@ def read_head(headers: Iterable[tuple[bytes, bytes]]) -> Head:  # noqa: PLR0912 
             head.content_encoding = value
         elif name in _OTHER_KEYS:
             head.other_keys = (*head.other_keys, value)
-        elif name in _FORWARDED:
-            _forward(head, name, value)
+        elif name in _RARE:
+            _note(head, name, value)
         elif name == b"x-client-request-id":
             head.client_request_id = value
         elif name == b"transfer-encoding":
             head.has_body = True
             if value.strip().lower() != b"chunked":
                 raise errors.unsupported_encoding()
-        elif name == b"x-sluicegate-timing":
-            head.timed = value.strip() == b"1"
     return head
 
 
-def _forward(head: Head, name: bytes, value: bytes) -> None:
+def _note(head: Head, name: bytes, value: bytes) -> None:
     """Keep a header for the upstream if every byte of it is harmless there."""
+    if name == _TIMING:
+        head.timed = value.strip() == b"1"
+        return
     text = value.decode("latin-1")
     if len(value) <= _MAX_FORWARDED and text.isascii() and text.isprintable():
         head.forward = (*head.forward, (name.decode(), text))

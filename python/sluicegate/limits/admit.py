@@ -133,6 +133,7 @@ class Limiter:
         counting: Counting,
         on_warning: Callable[[Scope, int], None],
         sharing: Sharing | None = None,
+        *,
         on_refusal: Callable[[Subject, str], None] | None = None,
     ) -> None:
         """`on_warning` hears of a budget that is used up to its threshold, and of how far, in percent;

@@ -1,5 +1,6 @@
 """Structured logs: one JSON object a line, written by a thread so that a full pipe never stops the loop."""
 
+import logging
 import os
 import queue
 import sys
@@ -76,6 +77,24 @@ class Log:
     def _drop(self) -> None:
         self.dropped += 1
         self.lost += 1
+
+
+class LibraryLines(logging.Formatter):
+    """Lines of the server and of other libraries, in the form of ours. Of an exception only its kind."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One JSON object."""
+        found: dict[str, Any] = {
+            "time": int(record.created * 1000) / 1000,
+            "level": record.levelname.lower(),
+            "event": "library",
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        kind = record.exc_info[0] if record.exc_info else None
+        if kind is not None:
+            found["cause"] = kind.__name__
+        return orjson.dumps(found, default=_kind).decode()
 
 
 def _kind(value: object) -> str:

@@ -63,6 +63,12 @@ FAMILIES = {
         "Requests by the upstream that was asked last, and what the client saw.",
         ("upstream", "status"),
     ),
+    "upstream_failures": Family(
+        "counter",
+        "sluicegate_upstream_failures",
+        "Calls that failed or were told to wait, also where another upstream answered in its place.",
+        ("upstream",),
+    ),
     "first_token": Family(
         "coarse",
         "sluicegate_time_to_first_token_seconds",

@@ -22,6 +22,13 @@ def make_run_folder(main: int) -> Path:
     return folder
 
 
+def touch_run_folder(main: int) -> None:
+    """What cleans up old files shall not take the files of one that runs; a mapped file looks old."""
+    with suppress(OSError):
+        for path in run_folder(main).iterdir():
+            os.utime(path, follow_symlinks=False)
+
+
 def remove_run_folders() -> None:
     """That of this process, and what processes have left that were killed."""
     with suppress(OSError):

@@ -14,10 +14,10 @@ from sluicegate.usage.prices import FREE, Price
 from sluicegate.usage.tell import End, Teller, Used
 
 if TYPE_CHECKING:
-    from sluicegate.engine import Outcome
+    from sluicegate.engine import Failure, Outcome
     from sluicegate.errors import Header
     from sluicegate.http.head import Head
-    from sluicegate.telemetry.trace import Trace
+    from sluicegate.telemetry.trace import Forward, Trace
     from sluicegate.usage.bodies import Bodies
     from sluicegate.usage.recorder import Recorder
 
@@ -154,6 +154,11 @@ class Entry(Struct, gc=False):
             now,
         )
 
+    def phases_ms(self, closing: float, outcome: "Outcome | None") -> dict[str, float]:
+        """Of those that it has come to, but for the last, which goes on."""
+        known = phases(self.readings(closing, closing), outcome is not None)
+        return {name: took / 1000 for name, took in known[:-1]}
+
     def server_timing(self) -> bytes:
         """The phases up to the answer, as the header of that name has them: in milliseconds."""
         now = monotonic()
@@ -198,6 +203,14 @@ class Ledger:
         entry.principal = caller.name
         entry.workspace, entry.key = caller.workspace, caller.id
         self._teller.begin(entry, head)
+
+    def asked(self, entry: Entry, origin: str, forward: "Forward") -> "Forward":
+        """An upstream is about to be asked: what is passed on to it of the client's headers."""
+        return self._teller.asked(entry, origin, forward)
+
+    def call_failed(self, entry: Entry, failure: "Failure") -> None:
+        """An upstream was asked in vain."""
+        self._teller.tell_failed_call(entry, failure)
 
     def check(self) -> None:
         """Raises 503 where no request may begin, because its record could not be kept."""
@@ -312,6 +325,7 @@ class Ledger:
             code=code,
             ms=round((now - entry.began) * 1000, 3),
             own_ms=entry.overhead_us(now, outcome) / 1000,
+            phases_ms=entry.phases_ms(now, outcome),
             **({} if entry.trace is None else {"trace_id": entry.trace.id}),
             thinking=entry.thinking,
             **_observed(outcome),

@@ -79,10 +79,13 @@ fn value(metrics: &Metrics, family: &str, labels: &[&str]) -> u64 {
 fn one_request_is_counted_once_in_each_family() {
     let metrics = Metrics::private().unwrap();
     metrics.ended(&request());
+    metrics.failed("up");
+    metrics.failed("up");
     let samples = metrics.read(0);
     let one = |family, labels: &[&str]| found(&samples, family, labels).unwrap_or_default();
     assert_eq!(one("requests", &["chat", "2xx", "acme"]), [1]);
     assert_eq!(one("upstream_requests", &["up", "2xx"]), [1]);
+    assert_eq!(one("upstream_failures", &["up"]), [2]);
     assert_eq!(one("model_requests", &["gpt"]), [1]);
     for (kind, amount) in [("prompt", 10), ("completion", 5), ("cached", 2), ("reasoning", 1)] {
         assert_eq!(one("tokens", &["acme", kind]), [amount]);

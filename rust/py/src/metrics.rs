@@ -72,6 +72,10 @@ impl Metrics {
         });
     }
 
+    fn failed(&self, upstream: &str) {
+        self.metrics.failed(upstream);
+    }
+
     fn refused(&self, subject: &str, reason: &str) {
         self.metrics.refused(subject, reason);
     }

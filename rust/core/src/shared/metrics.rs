@@ -86,9 +86,10 @@ const GAUGE: usize = COUNT + COUNTS.len();
 // Of a workspace: requests by operation and status, tokens, cost.
 const WORKSPACE: usize = GAUGE + GAUGES.len();
 const OF_WORKSPACE: usize = OPERATIONS.len() * STATUSES.len() + TOKENS.len() + 1;
-// Of an upstream: requests by status, first token, duration, and three gauges.
+// Of an upstream: requests by status, failed calls, first token, duration, and three gauges.
 const UPSTREAM: usize = WORKSPACE + (WORKSPACES + 1) * OF_WORKSPACE;
-const FIRST_TOKEN: usize = STATUSES.len();
+const FAILED: usize = STATUSES.len();
+const FIRST_TOKEN: usize = FAILED + 1;
 const ANSWER: usize = FIRST_TOKEN + cells(&COARSE);
 const POOL: usize = ANSWER + cells(&COARSE);
 const POOLS: usize = 3;
@@ -264,6 +265,11 @@ impl Metrics {
         self.add(at + TOKENS.len(), request.micros);
     }
 
+    /// A call of an upstream has failed, whatever came of its request.
+    pub fn failed(&self, upstream: &str) {
+        self.add(UPSTREAM + self.upstreams.number(upstream) * OF_UPSTREAM + FAILED, 1);
+    }
+
     /// A limit has refused a request.
     pub fn refused(&self, subject: &str, reason: &str) {
         let subject = position(&SUBJECTS, subject, 0);
@@ -421,6 +427,7 @@ impl Sums<'_> {
             for (status, class) in STATUSES.into_iter().enumerate() {
                 self.add("upstream_requests", &[&name, class], at + status, 1);
             }
+            self.add("upstream_failures", &[&name], at + FAILED, 1);
             self.add("first_token", &[&name], at + FIRST_TOKEN, cells(&COARSE));
             self.add("answer", &[&name], at + ANSWER, cells(&COARSE));
         }
