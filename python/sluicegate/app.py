@@ -118,7 +118,9 @@ class Gateway:
         self._keys = Authenticator(((key.name, key.key.reveal()) for key in settings.keys), restricted)
         self._keys.grants = None if location is None else NoGrants()
         self._counter = PromptCounter(self._log)
-        self._usage = Usage(location, server.workers, self._log, days=server.usage_days)
+        self._usage = Usage(
+            location, server.workers, self._log, days=server.usage_days, strict=server.usage_strict
+        )
         self._shelf = Shelf(configured=location is not None)
         self._expiry = Expiry(self._shelf)
         # The hour in which a budget's owner was warned.

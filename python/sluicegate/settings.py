@@ -70,6 +70,8 @@ class ServerConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     drain_timeout: Annotated[float, Meta(ge=0, le=86400)] = 120.0
     # Usage records are kept so long; 0: for ever. A workspace may keep its own for less.
     usage_days: Annotated[int, Meta(ge=0, le=36_500)] = 400
+    # Whether requests are refused while the disk takes no records, or records wait in memory.
+    usage_strict: bool = False
 
 
 class KeyConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
