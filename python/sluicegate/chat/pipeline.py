@@ -107,7 +107,7 @@ class Pipeline:
 
     async def respond(self, exchange: Exchange) -> None:
         """Answer one request. Raises what the envelope turns into a response; by then it is on record."""
-        entry = Entry(exchange.request_id, self._operation, exchange.began)
+        entry = Entry(exchange.request_id, self._operation, exchange.began, client=exchange.client)
         try:
             principal = await self.identify(exchange, entry)
             ask = await self.plan(entry, principal, await self.read(exchange, entry))
@@ -144,7 +144,7 @@ class Pipeline:
         credentials = head.authorization, head.other_keys
         principal = parts.keys.known(*credentials) or await parts.keys.find(*credentials)
         entry.principal = principal.name
-        entry.workspace, entry.key, entry.client = principal.workspace, principal.id, exchange.client
+        entry.workspace, entry.key = principal.workspace, principal.id
         if self._rules.scope not in principal.scopes:
             raise errors.missing_scope(self._rules.scope)
         require_method(exchange.method, "POST")
