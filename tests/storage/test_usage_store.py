@@ -161,6 +161,7 @@ def check_sums(logbook: Logbook, wanted: Filter, right: list[Record]) -> None:
     assert [one.at for one in by_day] == sorted(one.at or 0 for one in by_day)
     hours = logbook.hours(wanted)
     assert [one.at for one in hours] == sorted({at(record) // HOUR_MS * HOUR_MS for record in right})
+    assert logbook.sums(wanted, ("model", "assistant"), "day", 3) == by_day[:3]
     whole = logbook.sums(wanted)
     assert [numbers(one) for one in whole] == ([summed(right)] if right else [])
 

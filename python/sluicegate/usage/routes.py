@@ -13,8 +13,8 @@ from sluicegate.management.operation import Filter as Text
 from sluicegate.storage.errors import InvalidError, NotFoundError
 from sluicegate.storage.page import DEFAULT, Page
 from sluicegate.usage.export import MEDIA, Format, exported
-from sluicegate.usage.model import DIMENSIONS, Facet, Filter, Interval
-from sluicegate.usage.shown import RequestDetail, RequestLine, UsageRow, detail_of, line_of, row_of, total_of
+from sluicegate.usage.model import DIMENSIONS, Facet, Filter, Interval, Sum
+from sluicegate.usage.shown import RequestDetail, RequestLine, UsageRow, detail_of, line_of, row_of
 
 Time = Annotated[int, Meta(ge=0, le=9_000_000_000_000)]
 Millis = Annotated[float, Meta(ge=0, le=1_000_000_000)]
@@ -162,9 +162,13 @@ async def _usage(call: Call) -> Answer:
     query: UsageQuery = call.query
     by = tuple(_named(query.by, DIMENSIONS, "by"))
     interval = None if query.interval is UNSET else query.interval
-    found = await asyncio.to_thread(call.parts.logbook.sums, filter_of(call), by, interval)
+    wanted, logbook = filter_of(call), call.parts.logbook
+    found = await asyncio.to_thread(logbook.sums, wanted, by, interval, MOST_ROWS + 1)
+    # By itself: there may be more rows than are given.
+    total = await asyncio.to_thread(logbook.sums, wanted)
     items = tuple(row_of(one, by) for one in found[:MOST_ROWS])
-    return Answer(UsageAnswer(items=items, total=row_of(total_of(found)), cut=len(found) > MOST_ROWS))
+    whole = row_of(total[0] if total else Sum())
+    return Answer(UsageAnswer(items=items, total=whole, cut=len(found) > MOST_ROWS))
 
 
 async def _export(call: Call) -> Answer:
