@@ -59,6 +59,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "requests.body": ADMINS,
     "usage.get": EVERYBODY,
     "requests.list_all": PLATFORM,
+    "requests.get_all": PLATFORM,
     "requests.facets_all": PLATFORM,
     "requests.export_all": PLATFORM,
     "usage.get_all": PLATFORM,

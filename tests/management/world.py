@@ -101,6 +101,11 @@ async def build(location: Location) -> World:
             )
             for name in (OWN, OTHER, DELETED)
         )
+        # What is deleted is of a workspace that is.
+        logbook.write(
+            Record(id=tenant.deleted["request"], workspace=DELETED, key="k", operation="chat")
+            for tenant in world.tenants.values()
+        )
         text = "{}-canary-body"
         logbook.keep(
             Body(id=world.tenants[name].ids["request"], workspace=name, request=text.format(name).encode())
@@ -176,7 +181,6 @@ async def _deleted(change: Change, name: str) -> dict[str, str]:
     user = await members.create_user(change, UserDraft(login=f"{name}-canary-left@example.com"))
     await members.grant(change, name, user.id, Role.VIEWER)
     await members.withdraw(change, name, user.id)
-    # Of the request there never was one.
     ids = {"key": key.id, "upstream": upstream.id, "assistant": assistant.id, "user": user.id}
     conversation = await _conversation(change, name, key.id, assistant.id)
     await history.erase(change, [conversation])

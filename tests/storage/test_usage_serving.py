@@ -27,7 +27,7 @@ KEY = "sk-test-0123456789abcdef"
 KILLS = int(os.environ.get("TEST_KILLS", "4"))
 WORKERS = 3
 
-pytestmark = pytest.mark.timeout(60 + 10 * KILLS)
+pytestmark = pytest.mark.timeout(60 + 30 * KILLS)
 
 
 @pytest.fixture(scope="module")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import msgspec
 import pytest
 
+from sluicegate.storage.errors import UnavailableError
 from sluicegate.storage.location import Location
 from sluicegate.usage.logbook import Logbook, open_logbook
 from sluicegate.usage.model import (
@@ -158,6 +161,7 @@ def check_sums(logbook: Logbook, wanted: Filter, right: list[Record]) -> None:
     assert [one.at for one in by_day] == sorted(one.at or 0 for one in by_day)
     hours = logbook.hours(wanted)
     assert [one.at for one in hours] == sorted({at(record) // HOUR_MS * HOUR_MS for record in right})
+    assert logbook.sums(wanted, ("model", "assistant"), "day", 3) == by_day[:3]
     whole = logbook.sums(wanted)
     assert [numbers(one) for one in whole] == ([summed(right)] if right else [])
 
@@ -197,6 +201,7 @@ def test_a_search_for_what_is_not_there_ends(logbook: Logbook) -> None:
 
 ODD = [
     {"model": "a\x00b", "error": "\\u0000 \\\\\x00 \x00\x00", "code": "x", "status": 500},
+    {"model": "é" * 256, "code": "c" * 64, "status": 500},
     {"model": "é🎉\u202e", "client": "2001:db8::1", "finish": "x" * 10_000},
     {"micros": 1 << 44, "prompt_tokens": 1 << 44, "duration_us": 1 << 50, "first_us": 0},
     {"stream": True, "assistant_version": 3, "attempts": 9, "source": "counted", "bytes_out": 5},
@@ -216,3 +221,34 @@ def test_odd_values_come_back(logbook: Logbook, location: Location) -> None:
         fix = {"model": "a\ufffdb", "error": "\\u0000 \\\\\ufffd \ufffd\ufffd"}
         records[0] = msgspec.structs.replace(records[0], **fix)
     assert shown == records
+
+
+def test_writers_at_the_same_time_count_each_once(location: Location) -> None:
+    """Several machines on PostgreSQL. On SQLite one process at a time makes files and writes, by a lock."""
+    chance = random.Random(9)
+    batches = [[made(at * 40 + number, chance) for number in range(40)] for at in range(30)]
+    new: list[int] = []
+    broken: list[Exception] = []
+    if not location.is_postgresql:
+        with closing(open_logbook(location)) as logbook:
+            new.append(logbook.write(batches[0]))
+
+    def write(number: int) -> None:
+        with closing(open_logbook(location)) as logbook:
+            own = batches[:]
+            random.Random(number).shuffle(own)
+            try:
+                new.append(sum(logbook.write(batch) for batch in own))
+            except UnavailableError as error:
+                broken.append(error)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert broken == []
+    assert sum(new) == 30 * 40
+    with closing(open_logbook(location)) as logbook:
+        check_sums(logbook, Filter(), sorted((r for b in batches for r in b), key=lambda r: r.id))
+        assert len(every(logbook, Filter(), 500)) == 30 * 40

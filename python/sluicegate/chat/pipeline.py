@@ -50,7 +50,7 @@ class Pipeline:
 
     async def respond(self, exchange: Exchange) -> None:
         """Answer one request. Raises what the envelope turns into a response; by then it is on record."""
-        entry = Entry(exchange.request_id, self._operation, exchange.began)
+        entry = Entry(exchange.request_id, self._operation, exchange.began, client=exchange.client)
         conversation: Conversation | None = None
         try:
             principal = await self.identify(exchange, entry)
@@ -93,7 +93,6 @@ class Pipeline:
         # Who comes first: without a key nobody makes us read a body, or learns which paths there are.
         credentials = head.authorization, head.other_keys
         principal = parts.keys.known(*credentials) or await parts.keys.find(*credentials)
-        entry.client = exchange.client
         parts.ledger.identified(entry, principal, head)
         exchange.key_until = principal.until
         if self._rules.scope not in principal.scopes:

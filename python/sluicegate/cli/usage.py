@@ -39,8 +39,8 @@ def usage(
     from sluicegate.cli.session import opened  # noqa: PLC0415
     from sluicegate.storage.database import now_ms  # noqa: PLC0415
     from sluicegate.usage.export import sums_as_csv  # noqa: PLC0415
-    from sluicegate.usage.model import DIMENSIONS  # noqa: PLC0415
-    from sluicegate.usage.shown import row_of, total_of  # noqa: PLC0415
+    from sluicegate.usage.model import DIMENSIONS, Sum  # noqa: PLC0415
+    from sluicegate.usage.shown import row_of  # noqa: PLC0415
 
     names = [name.strip() for name in by.split(",") if name.strip()]
     fields = tuple(name for name in names if name not in _TIMES)
@@ -52,33 +52,36 @@ def usage(
         if field in values:
             refuse(f"{name}: the sums do not know it; `sluicegate logs` does")
 
-    async def work(database: "Database") -> "tuple[list[Sum], Names]":
+    async def work(database: "Database") -> "tuple[list[Sum], list[Sum], Names]":
         from sluicegate.usage.logbook import open_logbook  # noqa: PLC0415
 
         logbook = open_logbook(database.location)
         try:
             wanted, known = await resolved(database, values, workspace)
             interval: Any = times[0] if times else None
-            return await asyncio.to_thread(logbook.sums, wanted, fields, interval), known
+            sums = await asyncio.to_thread(logbook.sums, wanted, fields, interval)
+            return sums, await asyncio.to_thread(logbook.sums, wanted), known
         finally:
             logbook.close()
 
-    found, known = opened(work)
+    found, total, known = opened(work)
     if as_json:
         rows = [row_of(one, fields) for one in found]
-        show.document({"items": rows, "total": row_of(total_of(found))})
+        show.document({"items": rows, "total": row_of(total[0] if total else Sum())})
     elif as_csv:
         typer.echo(sums_as_csv(found, fields), nl=False)
     elif not found:
         show.note("Nothing was used.")
     else:
-        _table(found, fields, times, known)
+        _table(found, total, (fields, times), known)
 
 
-def _table(found: "list[Sum]", fields: tuple[str, ...], times: list[str], known: "Names") -> None:
+def _table(
+    found: "list[Sum]", total: "list[Sum]", by: tuple[tuple[str, ...], list[str]], known: "Names"
+) -> None:
     from sluicegate.cli import show  # noqa: PLC0415
-    from sluicegate.usage.shown import total_of  # noqa: PLC0415
 
+    fields, times = by
     names: dict[str, dict[Any, str]] = {"key": known.keys, "assistant": known.assistants}
     rows: list[tuple[Any, ...]] = []
     for one in found:
@@ -90,7 +93,7 @@ def _table(found: "list[Sum]", fields: tuple[str, ...], times: list[str], known:
         rows.append((*begun, *of, *_numbers(one)))
     if len(found) > 1:
         blank = [""] * (len(times) + len(fields) - 1)
-        rows.append(("TOTAL", *blank, *_numbers(total_of(found))))
+        rows.append(("TOTAL", *blank, *_numbers(total[0])))
     columns = [name.upper() for name in (*times, *fields)]
     show.table((*columns, "REQUESTS", "FAILED", "PROMPT", "COMPLETION", "CACHED", "COST"), rows)
 

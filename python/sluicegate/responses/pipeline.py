@@ -56,7 +56,7 @@ class ResponsesPipeline:
 
     async def respond(self, exchange: Exchange) -> None:
         """Answer one request. Raises what the envelope turns into a response; by then it is on record."""
-        entry = Entry(exchange.request_id, "responses", exchange.began)
+        entry = Entry(exchange.request_id, "responses", exchange.began, client=exchange.client)
         asked: Asked | None = None
         try:
             principal = await self._chat.identify(exchange, entry)
@@ -208,6 +208,8 @@ class ResponsesPipeline:
             self._parts.ledger.refused(entry, known.status, known.code, known.message)
             await self._memory.settle(turn.owner, turn.asked, turn.context, _failed(turn.head, known))
             return
+        if entry.copy is not None:
+            entry.copy.answered(answered.reply.body)
         self._chat.settle(entry, answered.candidate, answered.reply.outcome)
         await self._memory.settle(turn.owner, turn.asked, turn.context, answered.reply.body)
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from sluicegate.usage.bodies import Body
-from sluicegate.usage.model import Facet, Filter, Interval, Page, Record, Sum
+from sluicegate.usage.model import MOST_SUMS, Facet, Filter, Interval, Page, Record, Sum
 
 if TYPE_CHECKING:
     from sluicegate.storage.location import Location
@@ -28,8 +28,17 @@ class Logbook(Protocol):
     def hours(self, wanted: Filter) -> list[Sum]:
         """Sums by the hour, the oldest first."""
 
-    def sums(self, wanted: Filter, by: Sequence[str] = (), interval: Interval | None = None) -> list[Sum]:
-        """Sums by these fields, and by time; whole hours, and only what is exact in the filter."""
+    def sums(
+        self,
+        wanted: Filter,
+        by: Sequence[str] = (),
+        interval: Interval | None = None,
+        most: int = MOST_SUMS,
+    ) -> list[Sum]:
+        """Sums by these fields, and by time; whole hours, and only what is exact in the filter.
+
+        Of more than `most` rows the first ones, by time.
+        """
 
     def delete_before(self, at: int) -> int:
         """Delete the days that ended before a time. Returns how many."""

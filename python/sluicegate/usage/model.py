@@ -41,6 +41,8 @@ SUMS = (
     "micros",
     "duration_us",
 )
+# Rows of sums that are given at most, the oldest first: names of models come from clients.
+MOST_SUMS = 50_000
 # Beyond so many rows a search for a text or a duration stops and says where to go on.
 SCANNED = 20_000
 # Of tokens and millionths in one record, so that sums of half a million of them fit both databases.

@@ -181,14 +181,15 @@ def search(wanted: Filter, start: bytes, end: bytes, most: tuple[int, int]) -> t
     return text, [*values, most[0], *more, most[1], start, end]
 
 
-def sums(wanted: Filter, by: Sequence[str], step: int) -> tuple[str, list[Any]]:
-    """Sums by these fields, and by `step` hours."""
+def sums(wanted: Filter, by: Sequence[str], step: int, most: int) -> tuple[str, list[Any]]:
+    """Sums by these fields, and by `step` hours; of more than `most` the first ones."""
     where, values = where_hours(wanted)
     parts = [f"hour / {step} * {step}" if step else "0", *(f'"{name}"' for name in by)]
     parts += [f"coalesce(sum(requests) FILTER (WHERE status >= {_FIRST_4XX} OR code <> ''), 0)::bigint"]
     parts += [f"sum({name})::bigint" for name in SUMS]
     groups = ", ".join(str(number) for number in range(1, len(by) + 2))
-    return f"SELECT {', '.join(parts)} FROM usage_hours {where} GROUP BY {groups}", values  # noqa: S608
+    text = f"SELECT {', '.join(parts)} FROM usage_hours {where} GROUP BY {groups}"  # noqa: S608 (constants)
+    return f"{text} ORDER BY {groups} LIMIT %s", [*values, most]
 
 
 def sums_of(rows: Iterable[Sequence[Any]], by: Sequence[str], *, timed: bool) -> list[Sum]:

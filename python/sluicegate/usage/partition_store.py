@@ -22,6 +22,7 @@ from sluicegate.usage.model import (
     DIMENSIONS,
     HOUR_MS,
     INTERVALS,
+    MOST_SUMS,
     SCANNED,
     Facet,
     Filter,
@@ -117,11 +118,20 @@ class Partitions:
         """Sums by the hour, the oldest first."""
         return self.sums(wanted, interval="hour")
 
-    def sums(self, wanted: Filter, by: Sequence[str] = (), interval: Interval | None = None) -> list[Sum]:
-        """Sums by these fields, and by time; whole hours, and only what is exact in the filter."""
+    def sums(
+        self,
+        wanted: Filter,
+        by: Sequence[str] = (),
+        interval: Interval | None = None,
+        most: int = MOST_SUMS,
+    ) -> list[Sum]:
+        """Sums by these fields, and by time; whole hours, and only what is exact in the filter.
+
+        Of more than `most` rows the first ones, by time.
+        """
         if not set(by) <= set(DIMENSIONS):
             raise ValueError(f"expected some of {', '.join(DIMENSIONS)}")
-        text, values = query.sums(wanted, by, INTERVALS[interval] if interval is not None else 0)
+        text, values = query.sums(wanted, by, INTERVALS[interval] if interval is not None else 0, most)
         rows = self._run(lambda db: db.execute(text, values).fetchall())
         return query.sums_of(rows, by, timed=interval is not None)
 

@@ -7,13 +7,14 @@ from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from sluicegate.http.guard import Permission
 from sluicegate.management.operation import Answer, Call, Cursor, Limit, Operation
 from sluicegate.management.operation import Filter as Text
 from sluicegate.storage.errors import InvalidError, NotFoundError
 from sluicegate.storage.page import DEFAULT, Page
 from sluicegate.usage.export import MEDIA, Format, exported
-from sluicegate.usage.model import DIMENSIONS, Facet, Filter, Interval
-from sluicegate.usage.shown import RequestDetail, RequestLine, UsageRow, detail_of, line_of, row_of, total_of
+from sluicegate.usage.model import DIMENSIONS, Facet, Filter, Interval, Sum
+from sluicegate.usage.shown import RequestDetail, RequestLine, UsageRow, detail_of, line_of, row_of
 
 Time = Annotated[int, Meta(ge=0, le=9_000_000_000_000)]
 Millis = Annotated[float, Meta(ge=0, le=1_000_000_000)]
@@ -22,7 +23,6 @@ _EXACTLY = "Only those with exactly this."
 MOST_ROWS = 5000
 _MOST_VALUES = 100
 _MOST_EXPORTED = 1_000_000
-_PLATFORM = "platform:manage"
 
 
 class Narrowed(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -132,7 +132,7 @@ async def _get(call: Call) -> Answer:
         found = await asyncio.to_thread(call.parts.logbook.one, call.path["request"])
     except ValueError:
         found = None
-    if found is None or found.workspace != call.workspace:
+    if found is None or ("workspace" in call.path and found.workspace != call.workspace):
         raise NotFoundError("request")
     return Answer(detail_of(found))
 
@@ -162,9 +162,13 @@ async def _usage(call: Call) -> Answer:
     query: UsageQuery = call.query
     by = tuple(_named(query.by, DIMENSIONS, "by"))
     interval = None if query.interval is UNSET else query.interval
-    found = await asyncio.to_thread(call.parts.logbook.sums, filter_of(call), by, interval)
+    wanted, logbook = filter_of(call), call.parts.logbook
+    found = await asyncio.to_thread(logbook.sums, wanted, by, interval, MOST_ROWS + 1)
+    # By itself: there may be more rows than are given.
+    total = await asyncio.to_thread(logbook.sums, wanted)
     items = tuple(row_of(one, by) for one in found[:MOST_ROWS])
-    return Answer(UsageAnswer(items=items, total=row_of(total_of(found)), cut=len(found) > MOST_ROWS))
+    whole = row_of(total[0] if total else Sum())
+    return Answer(UsageAnswer(items=items, total=whole, cut=len(found) > MOST_ROWS))
 
 
 async def _export(call: Call) -> Answer:
@@ -190,7 +194,7 @@ def _named(given: Any, known: "tuple[str, ...] | list[str]", parameter: str) -> 
     return names
 
 
-def _operations(prefix: str, suffix: str, permission: Any) -> tuple[Operation, ...]:
+def _operations(prefix: str, suffix: str, permission: Permission) -> tuple[Operation, ...]:
     """The questions that are the same for one workspace and for all."""
     of = "of a workspace" if prefix else "of all workspaces"
     return (
@@ -239,13 +243,22 @@ def _operations(prefix: str, suffix: str, permission: Any) -> tuple[Operation, .
 
 OPERATIONS = (
     *_operations("/workspaces/{workspace}", "", "usage:read"),
-    *_operations("", "_all", _PLATFORM),
+    *_operations("", "_all", "platform:manage"),
     Operation(
         method="GET",
         path="/workspaces/{workspace}/requests/{request}",
         id="requests.get",
         summary="One request in full, with its phases",
         permission="usage:read",
+        run=_get,
+        answer=RequestDetail,
+    ),
+    Operation(
+        method="GET",
+        path="/requests/{request}",
+        id="requests.get_all",
+        summary="One request of any workspace in full",
+        permission="platform:manage",
         run=_get,
         answer=RequestDetail,
     ),

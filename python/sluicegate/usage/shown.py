@@ -123,12 +123,6 @@ def row_of(found: Sum, by: tuple[str, ...] = ()) -> UsageRow:
     )
 
 
-def total_of(rows: "list[Sum]") -> Sum:
-    """All of them together."""
-    names = [name for name in Sum.__struct_fields__ if name not in ("at", "of")]
-    return Sum(**{name: sum(getattr(row, name) for row in rows) for name in names})
-
-
 def _values(record: Record) -> dict[str, Any]:
     values = {name: getattr(record, name) for name in _SAME}
     values["at"] = time_of(id_bytes(record.id))
