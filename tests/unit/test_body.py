@@ -97,7 +97,7 @@ class Dripping:
 
 @pytest.mark.asyncio
 async def test_the_pace_is_measured_in_each_window_and_not_over_all() -> None:
-    # A part each 10 ms, the windows are 80 ms. One part is enough for four seconds in which the machine stalls.
+    # A part each 10 ms, windows of 80 ms: one part is enough for four seconds in which the machine stalls.
     fast = Dripping(b"x" * 4000, 0.01, 30)
     assert len(await reader(window=0.08, rate=1000).read(fast.receive, None)) == 120_000
     slow = Dripping(b"x" * 4, 0.01, 100)
