@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
-from fakes.tenants import Tenants
+from fakes.asgi import JSON, request
+from fakes.tenants import Make, Tenants, serving, until
 from sluicegate.clock import monotonic
+from sluicegate.http.door import Owner
 from sluicegate.keys import cut, store
 from sluicegate.keys.cut import Cutter
 from sluicegate.keys.model import CLOCK_SKEW_MS, KeyDraft, Principal, principal
+from sluicegate.responses import store as responses
 from sluicegate.storage.database import Database, now_ms
 from sluicegate.storage.errors import UnavailableError
 from sluicegate.storage.freshness import Freshness
@@ -176,3 +180,50 @@ async def test_a_database_that_is_down_is_asked_again(
     crew.freshness.note_contact()
     await crew.cutter.look()
     assert (answer.causes, late.causes) == (["api_key_revoked"], ["api_key_revoked"])
+
+
+@pytest.mark.asyncio
+async def test_work_in_the_background_ends_as_well(
+    make: Make, tenants: Tenants, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cut, "LOOK_SECONDS", 0.02)
+    await tenants.workspace("acme")
+    await tenants.upstream("acme", "own", "http://acme-host/v1", models=("m",))
+    key, text = await tenants.key("acme")
+    async with make(lambda asked: serving(asked) if asked.operation == "models" else None) as gateway:
+        body = json.dumps({"model": "m", "input": "x", "background": True}).encode()
+        head = [(b"authorization", f"Bearer {text}".encode()), JSON]
+        begun = await request(gateway.gateway.asgi, "/v1/responses", body, headers=head)
+        assert begun.json["status"] == "queued"
+
+        async def asked() -> bool:
+            return bool(gateway.chats)
+
+        async def failed() -> bool:
+            async with tenants.database.read() as view:
+                kept = await responses.find(view, Owner("acme", key), begun.json["id"])
+            return kept.status == "failed" and "api_key_revoked" in kept.body
+
+        await until(asked)
+        await tenants.revoke("acme", key)
+        await until(failed)
+        assert gateway.chats[0].call.cancelled
+
+
+@pytest.mark.asyncio
+async def test_the_end_of_a_key_is_announced(make: Make, tenants: Tenants, acme: str) -> None:
+    day = 86_400_000
+    texts = {
+        days: (await tenants.key("acme", f"in-{days}", expires_at=now_ms() + days * day))[1]
+        for days in (13, 15)
+    }
+    async with make() as gateway:
+        for text, announced in ((acme, False), (texts[15], False), (texts[13], True)):
+            answers = [
+                await gateway.ask(text, "Helper"),
+                await gateway.ask(text, "nothing"),
+                await gateway.get(text),
+                await gateway.get(text, "/v1/conversations/conv_1"),
+            ]
+            assert [answer.status for answer in answers] == [200, 404, 200, 404]
+            assert [("x-api-key-expires" in answer.headers) for answer in answers] == [announced] * 4
