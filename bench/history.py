@@ -42,8 +42,10 @@ name = "on"
 model = ["echo/echo"]
 chat_history = "default_on"
 """
+HERE = str(Path(__file__).resolve().parents[1] / "python")
 CHAT = "/v1/chat/completions"
 TURNS = 50
+MODEL_SECONDS = 0.02
 # A turn as people write them: 200 characters asked, 600 answered.
 ASKED, ANSWERED = "Why does it do that? " * 10, "Because of the way it was made. " * 19
 
@@ -79,8 +81,8 @@ async def gateway(
 
 
 @asynccontextmanager
-async def upstream() -> AsyncIterator[int]:
-    """Answers at once, plain or streamed, always the same."""
+async def upstream(delay: float = MODEL_SECONDS) -> AsyncIterator[int]:
+    """Answers as soon as the fastest models do, plain or streamed, always the same."""
     message = {"role": "assistant", "content": ANSWERED}
     choice = {"index": 0, "message": message, "finish_reason": "stop"}
     whole = json.dumps({"id": "x", "object": "chat.completion", "choices": [choice]}).encode()
@@ -95,6 +97,7 @@ async def upstream() -> AsyncIterator[int]:
                 streams = b'"stream":true' in body.replace(b" ", b"")
                 kind, text = (b"text/event-stream", events) if streams else (b"application/json", whole)
                 start = b"HTTP/1.1 200 OK\r\ncontent-type: %s\r\ncontent-length: %d\r\n\r\n"
+                await asyncio.sleep(delay)
                 writer.write(start % (kind, len(text)) + text)
         writer.close()
 
@@ -205,14 +208,13 @@ def _cpu(pid: int) -> float:
 
 async def cpu(before: str, rounds: int, requests: int) -> int:
     """CPU of a request without history, before and now, in turns."""
-    here = str(Path(__file__).resolve().parents[1] / "python")
     with tempfile.TemporaryDirectory(prefix="sluicegate-history-") as folder:
         (Path(folder) / "before").mkdir()
         (Path(folder) / "now").mkdir()
         async with (
-            upstream() as behind,
+            upstream(0) as behind,
             gateway(Path(folder) / "before", behind, 1, before) as old,
-            gateway(Path(folder) / "now", behind, 1, here) as new,
+            gateway(Path(folder) / "now", behind, 1, HERE) as new,
         ):
             took: dict[str, list[float]] = {"before": [], "now": []}
             body = _named("x", model="off")
@@ -290,9 +292,7 @@ async def kills(rounds: int, workers: int = 2) -> int:
                     lost += seen[: len(own)] != own or len(seen) > len(own) + 2
                 await client.close()
     turns = sum(len(own) for own in said.values())
-    print(
-        f"{rounds} kills, {len(said)} conversations, {turns} acknowledged turns: {lost} conversations lost some"
-    )
+    print(f"{rounds} kills, {len(said)} conversations, {turns} acknowledged turns: {lost} lost some")
     return 1 if lost or not turns else 0
 
 
