@@ -276,7 +276,12 @@ async def kills(rounds: int, workers: int = 2) -> int:
             for number in range(rounds):
                 async with gateway(Path(folder), behind, workers) as (port, pid):
                     driving = asyncio.create_task(talk(port, said, str(number)))
-                    await asyncio.sleep(0.3 + 0.05 * (number % 10))
+                    before = sum(map(len, said.values()))
+                    # Polled: the driver knows no event, and this happens once a round.
+                    while sum(map(len, said.values())) < before + 8 and not driving.done():  # noqa: ASYNC110
+                        await asyncio.sleep(0.005)
+                    # Somewhere in the middle of the next ones.
+                    await asyncio.sleep(0.007 * (number % 10))
                     for one in family(pid):
                         os.kill(one, signal.SIGKILL)
                     await asyncio.wait_for(driving, 30)

@@ -96,6 +96,10 @@ def environment(location: Location) -> dict[str, str]:
     return found
 
 
+def acknowledged(said: dict[str, list[str]]) -> int:
+    return sum(len(own) for own in said.values())
+
+
 def named(name: str, text: str, **more: Any) -> dict[str, Any]:
     return {
         "model": "on",
@@ -113,12 +117,14 @@ async def test_what_was_acknowledged_survives_kill_9(location: Location, tmp_pat
         for number in range(ROUNDS):
             with gateway(settings, tmp_path, keys=KEY, workers=2, environment=variables) as server:
                 driving = asyncio.create_task(talk(server.port, said, str(number)))
-                await asyncio.sleep(0.4 + 0.1 * (number % 8))
+                before = acknowledged(said)
+                await until(lambda before=before: acknowledged(said) > before + 8)  # type: ignore[misc]
+                # Somewhere in the middle of the next ones.
+                await asyncio.sleep(0.007 * (number % 10))
                 # The parent first: it would start new workers.
                 for pid in family(server.process.pid):
                     os.kill(pid, signal.SIGKILL)
                 await asyncio.wait_for(driving, 60)
-        assert sum(len(own) for own in said.values()) > 2 * ROUNDS
         with gateway(settings, tmp_path, keys=KEY, environment=variables) as server:
             client = Client(server.port, KEY, 8)
             for name, own in said.items():
