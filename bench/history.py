@@ -199,10 +199,10 @@ async def threads(count: int, workers: int, turns: int) -> int:
 
 
 def _cpu(pid: int) -> float:
-    """Seconds of CPU of a process and all below it."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    """Seconds of CPU of a process and all below it, to the nanosecond: ticks are 10 ms."""
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    own = sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e9
     below = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    own = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
     return own + sum(_cpu(int(child)) for child in below)
 
 
