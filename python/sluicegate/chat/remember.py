@@ -62,15 +62,13 @@ class Conversation:
 
     async def begin(self) -> None:
         """Store what the request adds, before anybody is called. Raises 503."""
-        past = self._past
-        if past is None:
-            return
-        self._place = await self._history.begin(past)
-        self._branch = self._place.branch
-        self._id = self._id or self._place.thread
-        # It may be long, and must not stay in memory for as long as the answer streams.
-        self._past = None
+        # Both may be long, and must not stay in memory for as long as the answer streams.
+        past, self._past = self._past, None
         del self.ask
+        if past is not None:
+            self._place = await self._history.begin(past)
+            self._branch = self._place.branch
+            self._id = self._id or self._place.thread
 
     @property
     def options(self) -> dict[str, Any]:
