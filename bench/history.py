@@ -206,9 +206,6 @@ def _cpu(pid: int) -> float:
     return own + sum(_cpu(int(child)) for child in below)
 
 
-_HERE = str(Path(__file__).resolve().parents[1] / "python")
-
-
 async def cpu(before: str, rounds: int, requests: int) -> int:
     """CPU of a request without history, before and now, in turns."""
     with tempfile.TemporaryDirectory(prefix="sluicegate-history-") as folder:
