@@ -29,6 +29,7 @@ from sluicegate._core import (
     LimitRules,
     Limits,
     Outcome,
+    QualityChecks,
     Recipe,
     Reply,
     Request,
@@ -41,6 +42,7 @@ from sluicegate._core import (
     __version__,
     journal_segments,
     scan,
+    stream_of,
 )
 
 if TYPE_CHECKING:
@@ -64,6 +66,7 @@ __all__ = [
     "Limits",
     "Outcome",
     "PendingReply",
+    "QualityChecks",
     "Recipe",
     "Reply",
     "Request",
@@ -76,6 +79,7 @@ __all__ = [
     "__version__",
     "journal_segments",
     "scan",
+    "stream_of",
 ]
 
 Operation = Literal["chat", "completions", "embeddings", "models", "responses"]

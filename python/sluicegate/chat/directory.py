@@ -9,6 +9,7 @@ from msgspec import Struct
 from sluicegate import errors
 from sluicegate.assistants.model import Assistant, AssistantSpec
 from sluicegate.assistants.resolve import Allowed, resolve, visible_names
+from sluicegate.chat.grade import QualityRule, quality_of
 from sluicegate.chat.thinking import ThinkingRule, rule_of
 from sluicegate.engine import Recipe
 from sluicegate.globs import globs_of
@@ -39,6 +40,7 @@ class Plan(Struct, frozen=True):
     recipes: dict[tuple[str, str, Switch | None], Recipe] = {}
     # Of an assistant.
     thinking: ThinkingRule | None = None
+    quality: QualityRule | None = None
 
 
 class View:
@@ -166,6 +168,7 @@ class View:
             "max_tokens" not in spec.locked,
             _prompt_bytes(spec),
             thinking=rule_of(spec),
+            quality=quality_of(spec),
         )
 
 

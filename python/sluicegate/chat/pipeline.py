@@ -1,6 +1,6 @@
 """The stages of a request, in order: who, what, where to, the call, the answer, the record."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from types import MappingProxyType
@@ -10,6 +10,8 @@ from msgspec import Struct
 
 from sluicegate import errors
 from sluicegate.chat.directory import Directory, View
+from sluicegate.chat.failures import final, may_go_on, refuses_stream_options
+from sluicegate.chat.grade import graded
 from sluicegate.chat.keep import StoredChats
 from sluicegate.chat.prepare import Ask, MakeRecipe, Operation, Prepared, Rules, check, prepare, recipe
 from sluicegate.chat.scopes import Scopes, demand
@@ -26,12 +28,12 @@ from sluicegate.keys.authenticate import Authenticator
 from sluicegate.keys.model import Principal
 from sluicegate.limits.admit import Limiter, check_size
 from sluicegate.upstreams.model import Candidate
-from sluicegate.upstreams.select import RetryBudget, select, select_other, shortest_wait_ms
+from sluicegate.upstreams.select import RetryBudget, select, select_other
 from sluicegate.usage.settle import CLIENT_CLOSED, Entry, Ledger
 
 if TYPE_CHECKING:
     from sluicegate.chat.keep import Kept
-    from sluicegate.engine import Engine, Failure, Outcome, Reply, Request, Stream
+    from sluicegate.engine import Engine, Outcome, Reply, Request, Stream
 
 # A call and two more: with three dead servers a fourth is not the likely answer. Each further step of an
 # assistant's models adds one, so that the last of them is asked too.
@@ -96,6 +98,8 @@ class Answered(Struct, frozen=True):
     reply: "Reply"
     candidate: Candidate
     dropped: tuple[str, ...]
+    # The events of a stream that was held back until it was known to be good enough.
+    held: bytes | None = None
 
 
 class Pipeline:
@@ -118,7 +122,7 @@ class Pipeline:
             watch = self._parts.watches.begin(exchange.receive)
             try:
                 extra = {} if kept is None else kept.options
-                answered = await self.call(Job(exchange, ask, principal, entry, watch, extra))
+                answered = await graded(self, Job(exchange, ask, principal, entry, watch, extra), self._parts)
                 answer = self._answer(exchange, entry, answered, watch, kept)
                 # The prompt may be long: it must not stay in memory for as long as its answer streams.
                 del ask, answered
@@ -207,12 +211,15 @@ class Pipeline:
             )
         return model
 
-    async def call(self, job: Job) -> Answered:
-        """Stages 5 to 8: choose, prepare, ask; the next candidate only while nothing reached the client."""
+    async def call(self, job: Job, but: Sequence[Candidate] = ()) -> Answered:
+        """Stages 5 to 8: choose, prepare, ask; the next candidate only while nothing reached the client.
+
+        `but`: they have answered, and not well enough; there must be others.
+        """
         parts, plan = self._parts, job.ask.plan
-        candidate = select(plan.steps)
+        candidate = (select_other(plan.steps, but) if but else None) or select(plan.steps)
         parts.budget.deposit()
-        tried: list[Candidate] = []
+        tried: list[Candidate] = [*but]
         most = MORE_ATTEMPTS + len(plan.steps)
         too_long: GatewayError | None = None
         # All attempts share the time of the first: a failover must not make the client wait twice as long.
@@ -238,7 +245,7 @@ class Pipeline:
                 raise ClientGoneError
             upstream, model = candidate
             deadline = deadline or job.exchange.began + upstream.config.total_timeout
-            if prepared.injected and _refuses_stream_options(failure):
+            if prepared.injected and refuses_stream_options(failure):
                 upstream.note_refused_stream_options(model)
                 inject = False
                 continue
@@ -247,13 +254,13 @@ class Pipeline:
                 continue
             tried.append(candidate)
             upstream.note_failure(model, failure)
-            more = _may_go_on(failure) and len(tried) < most and monotonic() < deadline
+            more = may_go_on(failure) and len(tried) < most and monotonic() < deadline
             other = select_other(plan.steps, tried) if more else None
             # A 404 costs nobody anything, and may be the rule for as long as a model is not loaded.
             free = other is None or failure.status == errors.NOT_FOUND
             affordable = free or parts.budget.withdraw()
             if other is None or not affordable:
-                raise _final(job, failure, retried=len(tried) > 1 or not affordable)
+                raise final(job, failure, retried=len(tried) > 1 or not affordable)
             candidate, inject = other, True
 
     async def fits(self, ask: Ask) -> bool:
@@ -273,7 +280,7 @@ class Pipeline:
         """The body for this upstream. Raises 400 where the prompt is too long for this model."""
         upstream, model = candidate
         ask, windows = job.ask, self._parts.windows
-        switch = switch_of(ask, candidate)
+        switch = None if ask.plan.thinking is None else switch_of(ask, candidate)
         made = recipe(ask, upstream, self._parts.make_recipe, switch)
         limit = windows.proven_limit(ask, candidate)
         if isinstance(limit, ToBeCounted):
@@ -323,7 +330,8 @@ class Pipeline:
     def headers_of(self, entry: Entry, answered: Answered) -> "list[errors.Header]":
         """The headers of an answer."""
         reply, (upstream, model), dropped = answered.reply, answered.candidate, answered.dropped
-        headers = [*(JSON_HEADERS if reply.stream is None else _STREAM_HEADERS), *reply.headers]
+        whole = reply.stream is None and answered.held is None
+        headers = [*(JSON_HEADERS if whole else _STREAM_HEADERS), *reply.headers]
         headers += entry.limit_headers
         if model != entry.model:
             headers.append((b"x-upstream-model", errors.header_value(model)))
@@ -349,7 +357,7 @@ class Pipeline:
             headers = self.headers_of(entry, answered)
             if kept is not None:
                 await kept.keep(reply.body, reply.outcome)
-            await exchange.answer(200, headers, reply.body)
+            await exchange.answer(200, headers, reply.body if answered.held is None else answered.held)
             return
         headers = self.headers_of(entry, answered)
         settle = partial(self.settle, entry, candidate)
@@ -373,28 +381,3 @@ class Pipeline:
         except TimeoutError:
             # A client that takes nothing for so long is gone; `settle` has been told.
             return
-
-
-def _may_go_on(failure: "Failure") -> bool:
-    """Another one may do better: all that the core calls retryable, and a model that only this one lacks."""
-    return failure.retryable or failure.status == errors.NOT_FOUND
-
-
-def _final(job: Job, failure: "Failure", *, retried: bool) -> GatewayError:
-    """What the client is told when nobody is left."""
-    plan = job.ask.plan
-    if failure.status == errors.NOT_FOUND:
-        if plan.assistant is not None:
-            return errors.upstream_lacks_model(plan.name)
-        # A name that was only passed on: the upstream cannot know that one here differs in case alone.
-        wanted = plan.name.casefold()
-        names = [name for name in plan.view.names(job.principal) if name.casefold() == wanted]
-        if names and plan.name not in names:
-            return errors.unknown_model(plan.name, names)
-    wait = shortest_wait_ms(plan.steps) if failure.status == errors.TOO_MANY else None
-    return errors.from_failure(failure, retried=retried, retry_after_ms=wait)
-
-
-def _refuses_stream_options(failure: "Failure") -> bool:
-    """The server does not know what we have added to the request: ask again without it."""
-    return failure.status in (400, 422) and "stream_options" in f"{failure.param} {failure.message}"

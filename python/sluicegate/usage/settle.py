@@ -11,6 +11,8 @@ from sluicegate.usage.model import Record, Source
 from sluicegate.usage.prices import FREE, Price
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sluicegate.engine import Outcome
     from sluicegate.errors import Header
     from sluicegate.usage.recorder import Recorder
@@ -59,6 +61,15 @@ class Entry(Struct, gc=False):
     looks: bool = False
     # What thinking did to the answer that is wrong.
     thinking: str | None = None
+    # Scores a stream at its end.
+    grade: "Callable[[Outcome], None] | None" = None
+    # None: no score was asked for, or there is none.
+    score: int | None = None
+    failed_checks: str | None = None
+    # Of answers that were not good enough, and that nobody got.
+    spent_prompt: int = 0
+    spent_completion: int = 0
+    spent_micros: int = 0
 
     def record(self) -> Record:
         """As it stands while it is under way: the prompt is sent, and of the answer nobody knows."""
@@ -132,6 +143,8 @@ class Ledger:
 
     def settled(self, entry: Entry, outcome: "Outcome | None") -> None:
         """An answer has ended; None: its task ended in another way, and so for the client."""
+        if entry.grade is not None and outcome is not None:
+            entry.grade(outcome)
         failure = None if outcome is None else outcome.failure
         used = used_of(entry, outcome)
         if failure is not None and failure.cause != "client_closed":
@@ -161,7 +174,8 @@ class Ledger:
             # Never admitted, or settled before.
             return
         prompt, completion, cached, reasoning, source = used
-        micros = entry.price.cost(prompt, completion, cached)
+        micros = entry.price.cost(prompt, completion, cached) + entry.spent_micros
+        prompt, completion = prompt + entry.spent_prompt, completion + entry.spent_completion
         held.settle(prompt + completion, micros)
         if self.recorder is None:
             return
@@ -196,6 +210,8 @@ class Ledger:
                 client=entry.client,
                 finish=_finish(outcome),
                 thinking=entry.thinking,
+                score=entry.score,
+                failed_checks=entry.failed_checks,
             )
         )
 
@@ -215,6 +231,8 @@ class Ledger:
             status=status,
             code=code,
             thinking=entry.thinking,
+            score=entry.score,
+            failed_checks=entry.failed_checks,
             ms=round((monotonic() - entry.began) * 1000, 3),
             **_observed(outcome),
         )
@@ -227,7 +245,7 @@ def used_of(entry: Entry, outcome: "Outcome | None") -> Used:
     prompt, completion = outcome.prompt_tokens, outcome.completion_tokens
     if prompt is None or outcome.usage_suspect:
         # An event of a stream has a token or a little more; a plain answer has four bytes a token.
-        seen = outcome.events if entry.stream else outcome.bytes_in // 4
+        seen = outcome.events if entry.stream and outcome.events else outcome.bytes_in // 4
         return Used(entry.prompt_tokens, seen)
     cached, reasoning = outcome.cached_tokens or 0, outcome.reasoning_tokens or 0
     return Used(prompt, completion or 0, cached, reasoning, "upstream")

@@ -6,6 +6,7 @@ mod chunks;
 mod journal;
 mod limits;
 mod prompt;
+mod quality;
 mod reactor;
 mod request;
 mod runtime;
@@ -27,6 +28,8 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(request::scan, m)?)?;
     m.add_class::<request::Request>()?;
     m.add_class::<request::Recipe>()?;
+    m.add_class::<quality::QualityChecks>()?;
+    m.add_function(wrap_pyfunction!(quality::stream_of, m)?)?;
     m.add_class::<upstream::Upstream>()?;
     m.add_class::<values::Failure>()?;
     m.add_class::<values::Outcome>()?;
