@@ -170,6 +170,8 @@ class DayFiles:
     @contextmanager
     def _open(self, day: int) -> Iterator[sqlite3.Connection]:
         with closing(sqlite3.connect(self.path(day), timeout=_BUSY_MS / 1000, isolation_level=None)) as db:
+            # By name: the file of another version has other columns, and in another order.
+            db.row_factory = sqlite3.Row
             yield db
 
     def _write_day(self, day: int, records: Sequence[Record]) -> int:
@@ -206,7 +208,7 @@ class DayFiles:
 
 
 def _add_columns(db: sqlite3.Connection) -> None:
-    """The file of an older program has fewer fields: new ones stand at the end."""
+    """The file of an older program has fewer fields."""
     there = {row[1] for row in db.execute("PRAGMA table_info(records)")}
     for name in _NAMES:
         if name not in there:
@@ -224,9 +226,9 @@ def _row(raw: bytes, record: Record) -> tuple[Any, ...]:
     return (raw, *(getattr(record, name) for name in _NAMES[1:]))
 
 
-def _record(row: Sequence[Any]) -> Record:
-    # Days of an older program have fewer fields, those of a newer one more.
-    values = dict(zip(_NAMES, row, strict=False))
+def _record(row: sqlite3.Row) -> Record:
+    there = row.keys()
+    values = {name: row[name] for name in _NAMES if name in there}
     values["id"] = id_text(values["id"])
     values["stream"] = bool(values["stream"])
     if values["source"] not in _SOURCES:
