@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
@@ -82,6 +82,19 @@ class KeyConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     budget: dict[str, Any] = {}
 
 
+# How a server is told how much to think.
+ThinkingWay = Literal[
+    "effort",  # reasoning_effort: "none", "low" …
+    "minimal",  # the same, for models that know no "none"
+    "template",  # chat_template_kwargs: {"enable_thinking": …, "thinking": …}
+    "reasoning",  # reasoning: {"effort": …} or {"max_tokens": …}
+    "enabled",  # reasoning: {"enabled": …}
+    "type",  # thinking: {"type": "disabled"}
+    "flag",  # enable_thinking: …
+    "omit",  # not at all
+]
+
+
 class UpstreamConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`[[upstreams]]`: one OpenAI-compatible server."""
 
@@ -102,6 +115,8 @@ class UpstreamConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     # 0 is asked first; the next number only where nobody of it is left.
     priority: Annotated[int, Meta(ge=0, le=100)] = 0
     responses: bool = False  # It has /v1/responses itself.
+    # How it is told how much to think, the likeliest way first; without any, as its kind is.
+    thinking: Annotated[tuple[ThinkingWay, ...], Meta(max_length=8)] = ()
     # By the upstream's own name of the model, where a person knows better than the server tells.
     context_lengths: dict[Model, Annotated[int, Meta(ge=1, le=100_000_000)]] = {}
     # Fields of a request that it refuses: they are left out, and named in `x-dropped-params`.

@@ -100,6 +100,7 @@ def config_of(record: UpstreamRecord, credentials: Credentials, networks: tuple[
         priority=record.priority,
         context_lengths=record.context_lengths,
         responses=record.responses,
+        thinking=record.thinking,
         connect_timeout=record.timeouts.connect,
         first_event_timeout=record.timeouts.first_event,
         idle_timeout=record.timeouts.idle,

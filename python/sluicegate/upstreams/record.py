@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Meta, Struct
 
-from sluicegate.settings import Secret
+from sluicegate.settings import Secret, ThinkingWay
 from sluicegate.upstreams.profile import UpstreamKind
 from sluicegate.upstreams.thinking import LearnedSwitch
 
@@ -53,6 +53,8 @@ class UpstreamDraft(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     ] = {}
     # It has /v1/responses itself.
     responses: bool = False
+    # How it is told how much to think, the likeliest way first; without any, as its kind is.
+    thinking: Annotated[tuple[ThinkingWay, ...], Meta(max_length=8)] = ()
     enabled: bool = True
     # Only of the operator's own upstreams.
     offered_to: Offer = "none"
@@ -83,8 +85,9 @@ class UpstreamRecord(Struct, frozen=True, kw_only=True):
     version: int
     created_at: int
     updated_at: int
-    # Rows that were written before there was this field have none.
+    # Rows that were written before there were these fields have none.
     responses: bool = False
+    thinking: tuple[ThinkingWay, ...] = ()
 
     @property
     def origin(self) -> str:
