@@ -52,9 +52,12 @@ class FakeOutcome:
     cached_tokens: int | None = None
     reasoning_tokens: int | None = None
     bytes_in: int = 0
+    bytes_out: int = 0
+    closing: bytes = b""
     usage_suspect: bool = False
     finish_reasons: list[str] = field(default_factory=lambda: ["stop"])
     events: int = 1
+    answer: bytes | None = None
     first_event_us: int | None = 1500
     duration_us: int = 2000
     thinking_bytes: int = 0
@@ -114,10 +117,11 @@ class FakeCall:
     future: asyncio.Future[Any]
     cancelled: bool = False
 
-    def cancel(self) -> None:
+    def cancel(self, cause: str = "client_closed") -> None:
         self.cancelled = True
         if not self.future.done():
-            self.future.set_result(failed(FakeFailure("client_closed", 499, retryable=False)))
+            status = 499 if cause == "client_closed" else 401
+            self.future.set_result(failed(FakeFailure(cause, status, code=cause, retryable=False)))
 
 
 @dataclass
@@ -166,6 +170,10 @@ class FakeUpstream:
             raise ValueError("the port of the base URL is not a number")
         self.base_url = base_url
         self.options = options
+        self.origin = base_url.removesuffix("/v1")
+
+    def connections(self) -> tuple[int, int]:
+        return 0, 0
 
 
 class FakeRequest:

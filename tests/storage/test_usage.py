@@ -14,6 +14,7 @@ from fakes.tenants import Make, Tenants, listing
 from sluicegate.settings import KeyConfig, Secret, Settings, UpstreamConfig
 from sluicegate.storage.location import Location
 from sluicegate.usage.day_files import DayFiles
+from sluicegate.usage.logbook import open_logbook
 from sluicegate.usage.model import Filter, Record
 from sluicegate.usage.parts import period_start
 
@@ -34,7 +35,8 @@ PRICED = Settings(
 
 def records(location: Location) -> tuple[Record, ...]:
     """The oldest first."""
-    return DayFiles(location.usage_dir).page(Filter()).records[::-1]
+    with closing(open_logbook(location)) as logbook:
+        return logbook.page(Filter()).records[::-1]
 
 
 @pytest.mark.asyncio
@@ -70,7 +72,8 @@ async def test_every_admitted_request_has_one_record(make: Make, location: Locat
     assert bad.code == broken.error["code"]
     assert bad.error == broken.error["message"]
     assert (stream.stream, stream.status, stream.source) == (True, 200, "upstream")
-    (hour,) = DayFiles(location.usage_dir).hours(Filter(workspace="acme"))
+    with closing(open_logbook(location)) as logbook:
+        (hour,) = logbook.hours(Filter(workspace="acme"))
     assert (hour.requests, hour.failed, hour.prompt_tokens) == (3, 1, 6)
 
 

@@ -66,6 +66,8 @@ class AssistantSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     description: Annotated[str, Meta(max_length=2000)] = ""
     system_prompt: Text | None = None
     chat_history: ChatHistory = "off"
+    # Whether requests that name no conversation continue the last one of their user or key.
+    default_thread: bool = True
     # The least score of an answer; 0: answers are not scored.
     quality_score: Annotated[int, Meta(ge=0, le=100)] = 0
     # Below it, or without a score: what happens then.
@@ -96,6 +98,16 @@ class AssistantSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     limits: Limits = NO_LIMITS
     # Here the assistant has the last word, also where it has no value; the other fields are defaults.
     locked: frozenset[Lockable] = frozenset()
+
+    @property
+    def keeps_history(self) -> bool:
+        """Conversations are kept and continued."""
+        return self.chat_history != "off"
+
+    @property
+    def disables_thinking(self) -> bool:
+        """The model is not to think, and what it thinks all the same is neither shown nor kept."""
+        return self.chat_history == "disable_think"
 
     @property
     def defaults(self) -> dict[str, Any]:

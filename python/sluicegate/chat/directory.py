@@ -36,6 +36,8 @@ class Plan(Struct, frozen=True):
     client_limits: bool = True
     # Of what the assistant adds to the prompt, in UTF-8.
     prompt_bytes: int = 0
+    # Of an assistant: conversations are kept.
+    keeps_history: bool = False
     # (operation, upstream, what is said of thinking) → what is done to such a request; filled when one comes.
     recipes: dict[tuple[str, str, Switch | None], Recipe] = {}
     # Of an assistant.
@@ -113,6 +115,18 @@ class View:
             self._guesses.clear()
         self._guesses[model] = entry
 
+    def without_thread(self, model: str) -> str:
+        """The assistant that `assistant@thread` means; any other name as it is."""
+        if model in self.assistants:
+            return model
+        at = model.rfind("@", 0, len(model) - 1)
+        while at > 0:
+            assistant = self.assistants.get(model[:at])
+            if assistant is not None and assistant.spec.keeps_history:
+                return assistant.name
+            at = model.rfind("@", 0, at)
+        return model
+
     def names(self, principal: Principal) -> Iterator[str]:
         """Every name that this caller may use, assistants first."""
         return visible_names(self.assistants, self.catalog, self._allowed_to(principal))
@@ -167,6 +181,7 @@ class View:
             min(limits, default=None),
             "max_tokens" not in spec.locked,
             _prompt_bytes(spec),
+            keeps_history=spec.keeps_history,
             thinking=rule_of(spec),
             quality=quality_of(spec),
         )

@@ -11,7 +11,8 @@ from sluicegate.errors import ClientGoneError, GatewayError, header_value, quali
 from sluicegate.usage.settle import used_of
 
 if TYPE_CHECKING:
-    from sluicegate.chat.pipeline import Answered, Job, Parts, Pipeline
+    from sluicegate.chat.call import Answered, Calls, Job
+    from sluicegate.chat.parts import Parts
     from sluicegate.chat.prepare import Ask
     from sluicegate.upstreams.model import Candidate
     from sluicegate.usage.settle import Entry
@@ -57,22 +58,22 @@ def quality_of(spec: AssistantSpec) -> QualityRule | None:
     )
 
 
-async def graded(pipeline: "Pipeline", job: "Job", parts: "Parts") -> "Answered":
+async def graded(calls: "Calls", job: "Job", parts: "Parts") -> "Answered":
     """The answer that the client gets. Raises 422 where none is good enough and the assistant says so."""
     rule = job.ask.plan.quality
     if rule is None or job.ask.rules.operation != "chat":
-        return await pipeline.call(job)
+        return await calls.call(job)
     if not job.ask.request.stream:
-        return await _call(pipeline, job, parts, rule)
+        return await _call(calls, job, parts, rule)
     if rule.holds_streams:
-        return await _held(pipeline, job, parts, rule)
+        return await _held(calls, job, parts, rule)
     entry, body = job.entry, job.ask.request.body
     # What is sent cannot be taken back: the score of a stream is for the record alone.
     entry.grade = lambda outcome: _note(entry, _of(rule, body, outcome.answer))
-    return await pipeline.call(msgspec.structs.replace(job, extra={**job.extra, "keep": True}))
+    return await calls.call(msgspec.structs.replace(job, extra={**job.extra, "keep": True}))
 
 
-async def _held(pipeline: "Pipeline", job: "Job", parts: "Parts", rule: QualityRule) -> "Answered":
+async def _held(calls: "Calls", job: "Job", parts: "Parts", rule: QualityRule) -> "Answered":
     """A stream that begins when its whole answer is known to be good enough."""
     asked = job.ask.request
     body, _ = asked.compose(_WHOLE, None, False, None)
@@ -82,7 +83,7 @@ async def _held(pipeline: "Pipeline", job: "Job", parts: "Parts", rule: QualityR
         raise RuntimeError("a request that was read cannot be read again") from error
     extra = {name: value for name, value in job.extra.items() if name != "keep"}
     ask = job.ask._replace(request=whole)
-    answered = await _call(pipeline, msgspec.structs.replace(job, ask=ask, extra=extra), parts, rule)
+    answered = await _call(calls, msgspec.structs.replace(job, ask=ask, extra=extra), parts, rule)
     try:
         held = stream_of(answered.reply.body, not asked.include_usage)
     except ValueError:
@@ -91,15 +92,16 @@ async def _held(pipeline: "Pipeline", job: "Job", parts: "Parts", rule: QualityR
     return msgspec.structs.replace(answered, held=held)
 
 
-async def _call(pipeline: "Pipeline", job: "Job", parts: "Parts", rule: QualityRule) -> "Answered":
+async def _call(calls: "Calls", job: "Job", parts: "Parts", rule: QualityRule) -> "Answered":
     """The best of as many answers as the action allows."""
     entry = job.entry
-    answered = await pipeline.call(job)
+    answered = await calls.call(job)
     grade = _judge(rule, job, answered)
     asked: list[Candidate] = []
     while _fails(rule, grade) and (again := _again(job, rule, answered, asked)) and parts.budget.withdraw():
+        _leave(entry, answered, parts)
         try:
-            other = await pipeline.call(again, asked if rule.action == "escalate" else ())
+            other = await calls.call(again, asked if rule.action == "escalate" else ())
         except ClientGoneError:
             _discard(entry, answered, parts)
             raise
@@ -109,6 +111,7 @@ async def _call(pipeline: "Pipeline", job: "Job", parts: "Parts", rule: QualityR
         found = _judge(rule, job, other)
         asked.append(other.candidate)
         if (found.score or 0) < (grade.score or 0):
+            _leave(entry, other, parts)
             _discard(entry, other, parts)
         else:
             _discard(entry, answered, parts)
@@ -171,6 +174,15 @@ def _note(entry: "Entry", grade: Grade) -> None:
     ]
     if grade.failed:
         entry.limit_headers.append((b"x-quality-failed", header_value(", ".join(grade.failed))))
+
+
+def _leave(entry: "Entry", answered: "Answered", parts: "Parts") -> None:
+    """What was reserved of the limits of its upstream is used, whoever gets the answer."""
+    if entry.at_upstream is not None:
+        used = used_of(entry, answered.reply.outcome)
+        micros = parts.scopes.price(answered.candidate).cost(used.prompt, used.completion, used.cached)
+        entry.at_upstream.settle(used.prompt + used.completion, micros)
+        entry.at_upstream = None
 
 
 def _discard(entry: "Entry", answered: "Answered", parts: "Parts") -> None:

@@ -37,9 +37,11 @@ class Rules(NamedTuple):
     messages: bool = True
     streams: bool = True
     limits_answer: bool = True
+    # Conversations of an assistant are continued.
+    remembers: bool = False
 
 
-CHAT = Rules("chat", "chat:write")
+CHAT = Rules("chat", "chat:write", remembers=True)
 
 
 class Ask(NamedTuple):

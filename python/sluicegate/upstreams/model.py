@@ -1,9 +1,10 @@
 """An upstream at work: its settings, its handle in the core, its quirks, and its health."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from sluicegate.errors import TOO_MANY
+from sluicegate.limits.admit import Scope
 from sluicegate.settings import UpstreamConfig
 from sluicegate.upstreams.health import Health
 from sluicegate.upstreams.profile import PROFILES, Profile, UpstreamKind, kind_of
@@ -17,6 +18,13 @@ if TYPE_CHECKING:
 _MOST_MODELS = 1024
 
 
+class Stored(NamedTuple):
+    """Which upstream of the database."""
+
+    id: str
+    workspace: str
+
+
 class Upstream:
     """One configured server in one worker."""
 
@@ -28,10 +36,10 @@ class Upstream:
         "config",
         "handle",
         "health",
-        "id",
+        "limited",
         "name",
-        "owner",
         "profile",
+        "stored",
         "switches",
     )
 
@@ -41,10 +49,11 @@ class Upstream:
         handle: "Handle",
         before: "Upstream | None" = None,
         *,
-        id: str | None = None,
-        owner: str = "",
+        stored: Stored | None = None,
+        limited: Scope | None = None,
     ) -> None:
-        """`before`: the same server before its configuration changed. `id`, `owner`: of a stored one.
+        """`before`: the same server before its configuration changed. `stored`: which one it is.
+        `limited`: its limits.
 
         Raises ValueError for a kind that is none.
         """
@@ -52,8 +61,8 @@ class Upstream:
         self.handle = handle
         self.name = config.name
         self.profile = profile_named(config.kind, config.base_url)
-        self.id = id
-        self.owner = owner
+        self.limited = limited
+        self.stored = stored
         self.health: Health = Health() if before is None else before.health
         ways = config.thinking or self.profile.thinking
         same = before is not None and before.switches.ways == ways

@@ -24,9 +24,9 @@ class SwitchKeeper:
 
     def save(self, upstream: Upstream, learned: LearnedSwitch) -> None:
         """Returns at once."""
-        if self.database is None or upstream.id is None or len(self._tasks) >= _MOST_WAITING:
+        if self.database is None or upstream.stored is None or len(self._tasks) >= _MOST_WAITING:
             return
-        task = asyncio.create_task(self._write(self.database, upstream.id, upstream.owner, learned))
+        task = asyncio.create_task(self._write(self.database, *upstream.stored, learned))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

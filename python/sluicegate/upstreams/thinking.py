@@ -8,6 +8,9 @@ from msgspec import Struct
 
 from sluicegate.settings import ThinkingWay
 
+# effort: reasoning_effort ("none", "low" …); minimal: the same, for models that know no "none"; template:
+# chat_template_kwargs.enable_thinking and .thinking; reasoning: reasoning.effort or .max_tokens; enabled:
+# reasoning.enabled; type: thinking.type; flag: enable_thinking; omit: it is told nothing.
 Way = ThinkingWay
 # What a request asks for: no thinking, or some.
 Asked = Literal["off", "on"]

@@ -193,6 +193,7 @@ impl Relay {
             self.reader.observed.bytes += taken as u64;
             let before = out.len();
             let mut result = self.take(&bytes[..taken], out, &mut progress);
+            self.reader.observed.sent += (out.len() - before) as u64;
             if let Some(kept) = &mut self.kept {
                 kept.extend_from_slice(&out[before..]);
             }
@@ -236,6 +237,13 @@ impl Relay {
     /// The upstream's body ended cleanly. Without a marker that is an error: SDKs end silently, so nobody would
     /// learn that the rest is missing.
     pub fn end(&mut self, out: &mut Vec<u8>) -> Result<(), Error> {
+        let before = out.len();
+        let result = self.close(out);
+        self.reader.observed.sent += (out.len() - before) as u64;
+        result
+    }
+
+    fn close(&mut self, out: &mut Vec<u8>) -> Result<(), Error> {
         if self.state == State::Finished {
             return Ok(());
         }
@@ -274,11 +282,13 @@ impl Relay {
         }
         self.state = State::Failed;
         self.reported = true;
+        let before = out.len();
         match (&mut self.reader.shaper, &mut self.reader.native) {
             (Some(shaper), _) => shaper.fail(error, out),
             (_, Some(native)) => native.fail(error, out),
             _ => encode::error(error, out),
         }
+        self.reader.observed.sent += (out.len() - before) as u64;
     }
 
     /// How the answer ended, where it is kept or shaped: once, and after its end only.
@@ -289,7 +299,8 @@ impl Relay {
         if let Some(native) = &mut self.reader.native {
             return native.take_closing();
         }
-        let kept = self.kept.take().filter(|_| self.state == State::Finished)?;
+        // Also what came before an answer broke off.
+        let kept = self.kept.take().filter(|kept| self.state.is_final() && !kept.is_empty())?;
         convert::joined(&kept).map(|response| Closing { response, event: Vec::new() })
     }
 }

@@ -86,6 +86,7 @@ fn run<'a>(plan: &Plan, reads: impl IntoIterator<Item = &'a [u8]>) -> Ran {
         }
     }
     let result = result.and_then(|()| relay.end(&mut out));
+    assert_eq!(relay.observed().sent, out.len() as u64);
     Ran { out, result, state: relay.state(), observed: relay.observed().clone(), events }
 }
 

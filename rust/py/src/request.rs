@@ -2,6 +2,7 @@
 
 use pyo3::{create_exception, exceptions::PyValueError, prelude::*, types::PyBytes};
 use sluicegate_core::chat::{
+    canonical,
     compose::{self as core_compose, compose, Field},
     rewrite::Edits,
     scan::{self as core_scan, Scanned},
@@ -98,6 +99,31 @@ impl Request {
         self.body.as_bytes(py).len()
     }
 
+    fn field<'py>(&self, py: Python<'py>, name: &str) -> Option<Bound<'py, PyBytes>> {
+        let body = self.body.as_bytes(py);
+        canonical::field(body, &self.scanned, name).map(|at| PyBytes::new(py, &body[at]))
+    }
+
+    fn messages(&self, py: Python<'_>) -> PyResult<Vec<Message>> {
+        let body = self.body.as_bytes(py);
+        let found = if body.len() < DETACH_FROM {
+            canonical::messages(body, &self.scanned)
+        } else {
+            py.detach(|| canonical::messages(body, &self.scanned))
+        };
+        Ok(found.map_err(no_message)?.into_iter().map(|inner| Message { inner }).collect())
+    }
+
+    fn inject(&self, py: Python<'_>, texts: Vec<Bound<'_, PyBytes>>) -> PyResult<Request> {
+        let body = self.body.as_bytes(py);
+        let messages = canonical::messages(body, &self.scanned).map_err(no_message)?;
+        let texts: Vec<&[u8]> = texts.iter().map(|text| text.as_bytes()).collect();
+        let Some(changed) = canonical::inject(body, &messages, &texts) else {
+            return Ok(Request { body: self.body.clone_ref(py), scanned: self.scanned.clone() });
+        };
+        scan("chat", PyBytes::new(py, &changed))
+    }
+
     fn compose(
         &self,
         py: Python<'_>,
@@ -114,6 +140,65 @@ impl Request {
         };
         (body, done.dropped)
     }
+}
+
+/// One message, as far as conversations are compared by it.
+#[pyclass(frozen, module = "sluicegate._core")]
+pub struct Message {
+    inner: canonical::Message,
+}
+
+#[pymethods]
+impl Message {
+    #[new]
+    fn new(text: &[u8]) -> PyResult<Self> {
+        Ok(Message { inner: canonical::message(text).map_err(no_message)? })
+    }
+    #[getter]
+    fn role(&self) -> &str {
+        &self.inner.role
+    }
+    #[getter]
+    fn is_system(&self) -> bool {
+        canonical::is_system(&self.inner.role)
+    }
+    #[getter]
+    fn start(&self) -> usize {
+        self.inner.at.start
+    }
+    #[getter]
+    fn end(&self) -> usize {
+        self.inner.at.end
+    }
+    #[getter]
+    fn digest<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.inner.digest)
+    }
+    #[getter]
+    fn calls(&self) -> Vec<String> {
+        self.inner.calls.clone()
+    }
+    #[getter]
+    fn answers(&self) -> Option<&str> {
+        self.inner.answers.as_deref()
+    }
+}
+
+/// The digests of conversations that grow by one message each, behind the one with the digest `previous`.
+#[pyfunction]
+pub fn chain<'py>(py: Python<'py>, previous: &[u8], digests: Vec<Bound<'py, PyBytes>>) -> Vec<Bound<'py, PyBytes>> {
+    let found = canonical::chain(previous, digests.iter().map(|digest| digest.as_bytes()));
+    found.iter().map(|digest| PyBytes::new(py, digest)).collect()
+}
+
+/// A text without what a model thought in front of it.
+#[pyfunction]
+pub fn without_thoughts(text: &str) -> &str {
+    canonical::without_thoughts(text)
+}
+
+fn no_message(error: sluicegate_core::json::JsonError) -> PyErr {
+    PyValueError::new_err(format!("no message: see byte {}", error.at()))
 }
 
 /// What is done to every request for one assistant at one upstream.

@@ -1,6 +1,7 @@
 //! What the gateway knows about the OpenAI bodies of chat, completions and embeddings.
 
 pub mod answer;
+pub mod canonical;
 pub mod chunks;
 pub mod compose;
 pub mod convert;

@@ -46,6 +46,8 @@ pub struct Observed {
     pub events: u64,
     /// Bytes read of the answer.
     pub bytes: u64,
+    /// Bytes made of it for the client; of a plain answer its body tells.
+    pub sent: u64,
     /// Bytes of generated text: content, refusal, reasoning and tool arguments, escapes resolved.
     pub content_bytes: u64,
     /// Of these the thinking, as far as it was told apart.

@@ -266,8 +266,9 @@ impl<S: Sink> Exchange<'_, S> {
                 }
             }))
             .await;
-        if let Err(error @ (Error::Cancelled | Error::Shutdown)) = complete {
-            return error;
+        match complete {
+            Err(error) if error.stops_call() => return error,
+            _ => {}
         }
         // A server often refuses a large request without having read it, and then closes. The next large one must not
         // meet that connection, for it could not be sent again.
@@ -438,7 +439,7 @@ impl<S: Sink> Exchange<'_, S> {
             }
             Err(error) => {
                 self.relay.fail(&error, &mut self.out);
-                let end = if error == Error::Shutdown { End::Cancelled } else { End::Failed };
+                let end = if error.stops_call() { End::Cancelled } else { End::Failed };
                 (end, Some(error), None, None)
             }
         };

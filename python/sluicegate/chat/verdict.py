@@ -1,13 +1,14 @@
-"""What a failed call means: may another upstream do better, and what is the client told?"""
+"""What follows from a failed call: another try, or what the client is told."""
 
 from typing import TYPE_CHECKING
 
 from sluicegate import errors
+from sluicegate.chat.directory import Plan
 from sluicegate.errors import GatewayError
+from sluicegate.keys.model import Principal
 from sluicegate.upstreams.select import shortest_wait_ms
 
 if TYPE_CHECKING:
-    from sluicegate.chat.pipeline import Job
     from sluicegate.engine import Failure
 
 
@@ -16,15 +17,14 @@ def may_go_on(failure: "Failure") -> bool:
     return failure.retryable or failure.status == errors.NOT_FOUND
 
 
-def final(job: "Job", failure: "Failure", *, retried: bool) -> GatewayError:
+def final_error(plan: Plan, principal: Principal, failure: "Failure", *, retried: bool) -> GatewayError:
     """What the client is told when nobody is left."""
-    plan = job.ask.plan
     if failure.status == errors.NOT_FOUND:
         if plan.assistant is not None:
             return errors.upstream_lacks_model(plan.name)
         # A name that was only passed on: the upstream cannot know that one here differs in case alone.
         wanted = plan.name.casefold()
-        names = [name for name in plan.view.names(job.principal) if name.casefold() == wanted]
+        names = [name for name in plan.view.names(principal) if name.casefold() == wanted]
         if names and plan.name not in names:
             return errors.unknown_model(plan.name, names)
     wait = shortest_wait_ms(plan.steps) if failure.status == errors.TOO_MANY else None
