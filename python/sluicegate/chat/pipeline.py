@@ -126,6 +126,7 @@ class Pipeline:
                 watch.stop()
         except GatewayError as error:
             self._parts.ledger.refused(entry, error.status, error.code, error.message)
+            error.headers = (*error.headers, *entry.timing())
             error.settled = True
             raise
         except ClientGoneError:
@@ -333,8 +334,7 @@ class Pipeline:
         if dropped:
             names = ", ".join(dropped[:_MOST_DROPPED])
             headers.append((b"x-dropped-params", errors.header_value(names)))
-        if entry.timed:
-            headers.append((b"server-timing", entry.server_timing()))
+        headers += entry.timing()
         return headers
 
     def settle(self, entry: Entry, candidate: Candidate, outcome: "Outcome | None") -> None:
