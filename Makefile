@@ -66,7 +66,7 @@ wheel: .make/build  ## build dist/*.whl and try it in an environment with nothin
 lock:  ## write requirements/*.txt, Cargo.lock and the Node lock anew
 	scripts/lock
 
-services:  ## what tests and benchmarks need beside the registries: PostgreSQL, and nginx for `make bench`
+services:  ## what tests and benchmarks need beside the registries: PostgreSQL, Redis, and nginx for `make bench`
 	scripts/services
 
 clean:  ## remove everything that was built

@@ -58,6 +58,8 @@ def report(settings: "Settings") -> "Iterator[str]":
         f"{server.body_timeout:g} s; comment in a silent stream after {server.stream_keep_alive:g} s; "
         f"drain {server.drain_timeout:g} s"
     )
+    if server.redis_url is not None:
+        yield f"counted        in Redis, with other machines; in shares after {server.redis_timeout:g} s"
     yield f"metrics        {_metrics(server)}"
     for key in settings.keys:
         yield f"key            {key.name}: {masked(key.key.reveal())}"

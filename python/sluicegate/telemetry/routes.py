@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from starlette.routing import Route
 
 from sluicegate import errors
-from sluicegate.http.exchange import exchange_of
+from sluicegate.http.exchange import Exchange, exchange_of
 from sluicegate.http.head import Head, require_method
 from sluicegate.settings import Secret
 
@@ -37,7 +37,7 @@ class MetricsEndpoint:
 
     async def __call__(self, scope: dict[str, Any], _receive: Any, _send: Any) -> None:
         exchange = exchange_of(scope)
-        await self._admit(exchange.head)
+        await self._admit(exchange)
         require_method(exchange.method, "GET, HEAD")
         accept = next((value for name, value in scope["headers"] if name == b"accept"), b"")
         self._rendering.look()
@@ -46,16 +46,16 @@ class MetricsEndpoint:
         headers = [(b"content-type", media_type.encode()), (b"cache-control", b"no-store")]
         await exchange.answer(200, headers, text)
 
-    async def _admit(self, head: Head) -> None:
+    async def _admit(self, exchange: Exchange) -> None:
         key = self._rendering.key
-        if key is not None and hmac.compare_digest(_given(head), key.reveal().encode()):
+        if key is not None and hmac.compare_digest(_given(exchange.head), key.reveal().encode()):
             return
         records = self._records()
         if records is None:
             raise errors.invalid_api_key(f"Metrics are for operators. {_HOW}")
         from sluicegate.management.identify import identify  # noqa: PLC0415
 
-        caller = await identify(records.keys, head)
+        caller = await identify(records.keys, exchange)
         if not caller.is_platform:
             raise errors.missing_permission("platform:manage", caller.role)
 

@@ -1,6 +1,6 @@
 """The one record of each request, written when its end is known and before its last bytes leave."""
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from msgspec import Struct
 
@@ -8,7 +8,8 @@ from sluicegate import errors
 from sluicegate.clock import monotonic
 from sluicegate.engine import phases
 from sluicegate.telemetry.logs import Log
-from sluicegate.usage.model import Record
+from sluicegate.usage.bodies import Body, Copy
+from sluicegate.usage.model import Record, bounded
 from sluicegate.usage.prices import FREE, Price
 from sluicegate.usage.tell import End, Teller, Used
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from sluicegate.errors import Header
     from sluicegate.http.head import Head
     from sluicegate.telemetry.trace import Forward, Trace
+    from sluicegate.usage.bodies import Bodies
     from sluicegate.usage.recorder import Recorder
 
 CLIENT_CLOSED = 499
@@ -60,13 +62,19 @@ class Entry(Struct, gc=False):
     assistant: str | None = None
     assistant_version: int | None = None
     client: str | None = None
+    conversation: str | None = None
     bytes_in: int = 0
+    # Of a plain answer; what was made of a stream is told by its outcome.
+    bytes_out: int = 0
     # Of the prompt, before an upstream has counted it.
     prompt_tokens: int = 0
     reserved_tokens: int = 0
     reserved_micros: int = 0
     # None until the request is admitted, and once it is settled.
     held: Held | None = None
+    copy: Copy | None = None
+    # The same of the upstream that is asked, where that has limits.
+    at_upstream: Held | None = None
     price: Price = FREE
     limit_headers: "list[Header]" = []
     # When it had come through which stage; 0: it has not. `waited`: seconds, for all upstreams together.
@@ -81,6 +89,18 @@ class Entry(Struct, gc=False):
     timed: bool = False
     trace: "Trace | None" = None
     has_ended: bool = False
+
+    def answered(self, body: bytes) -> None:
+        """The whole answer of a call that is no stream."""
+        self.bytes_out = len(body)
+        if self.copy is not None:
+            self.copy.answered(body)
+
+    # What the last attempt said of thinking, and whether the core looks for some in its answer.
+    switch: Any = None
+    looks: bool = False
+    # What thinking did to the answer that is wrong.
+    thinking: str | None = None
 
     def record(self) -> Record:
         """As it stands while it is under way: the prompt is sent, and of the answer nobody knows."""
@@ -100,6 +120,7 @@ class Entry(Struct, gc=False):
             micros=self.price.cost(self.prompt_tokens, 0),
             bytes_in=self.bytes_in,
             client=self.client,
+            conversation=self.conversation,
             reserved_tokens=self.reserved_tokens,
             reserved_micros=self.reserved_micros,
         )
@@ -158,11 +179,19 @@ _NOTHING = Used(0, 0)
 class Ledger:
     """Takes the records: into the journal, and as log lines, of failures always, of the rest if asked for."""
 
-    __slots__ = ("_log", "_teller", "open_requests", "open_streams", "recorded", "recorder")
+    __slots__ = ("_bodies", "_log", "_teller", "open_requests", "open_streams", "recorded", "recorder")
 
-    def __init__(self, log: Log, recorder: "Recorder | None" = None, teller: Teller | None = None) -> None:
-        """`recorder`: None where no records are kept."""
+    def __init__(
+        self,
+        log: Log,
+        recorder: "Recorder | None" = None,
+        bodies: "Bodies | None" = None,
+        *,
+        teller: Teller | None = None,
+    ) -> None:
+        """`recorder`: None where no records are kept; `bodies`: where no workspace can keep any."""
         self._log = log
+        self._bodies = bodies
         self.recorder = recorder
         self._teller = teller or Teller(log)
         # Admitted ones that have not ended.
@@ -242,48 +271,41 @@ class Ledger:
         entry.has_ended = True
         held, entry.held = entry.held, None
         closing = monotonic()
-        own = entry.overhead_us(closing, outcome)
-        prompt, completion, cached, reasoning, source = used
-        micros = entry.price.cost(prompt, completion, cached)
+        micros = bounded(entry.price.cost(used.prompt, used.completion, used.cached))
+        end = End(status, code, used, outcome, micros, closing, entry.overhead_us(closing, outcome))
         # None: it was never admitted.
         if held is not None:
-            self.open_requests -= 1
-            self.open_streams -= entry.stream
-            held.settle(prompt + completion, micros)
-        if held is not None and self.recorder is not None:
-            self.recorded += 1
-            self.recorder.closed(
-                Record(
-                    id=entry.request_id,
-                    workspace=entry.workspace,
-                    key=entry.key,
-                    operation=entry.operation,
-                    stream=entry.stream,
-                    model=entry.model or "",
-                    assistant=entry.assistant,
-                    assistant_version=entry.assistant_version,
-                    upstream=entry.upstream,
-                    upstream_model=entry.upstream_model,
-                    status=status,
-                    code=code,
-                    error=message,
-                    attempts=entry.attempts,
-                    prompt_tokens=prompt,
-                    completion_tokens=completion,
-                    cached_tokens=cached,
-                    reasoning_tokens=reasoning,
-                    source=source,
-                    micros=micros,
-                    first_us=None if outcome is None else outcome.first_event_us,
-                    duration_us=int((closing - entry.began) * _MICROSECONDS),
-                    overhead_us=own,
-                    bytes_in=entry.bytes_in,
-                    bytes_out=0 if outcome is None else outcome.bytes_in,
-                    client=entry.client,
-                    finish=_finish(outcome),
-                )
-            )
-        self._teller.tell(entry, End(status, code, used, outcome, micros, closing, own))
+            self._settle(entry, held, end, message)
+        self._teller.tell(entry, end)
+
+    def _settle(self, entry: Entry, held: Held, end: End, message: str | None) -> None:
+        self.open_requests -= 1
+        self.open_streams -= entry.stream
+        tokens = end.used.prompt + end.used.completion
+        held.settle(tokens, end.micros)
+        if entry.at_upstream is not None:
+            entry.at_upstream.settle(tokens, end.micros)
+            entry.at_upstream = None
+        if self.recorder is None:
+            return
+        if entry.copy is not None:
+            self._keep(entry, entry.copy, end.outcome)
+        self.recorded += 1
+        self.recorder.closed(_record(entry, end, message))
+
+    def _keep(self, entry: Entry, copy: Copy, outcome: "Outcome | None") -> None:
+        if self._bodies is None:
+            return
+        if outcome is not None and outcome.answer is not None:
+            copy.answered(outcome.answer)
+        made = Body(
+            id=entry.request_id,
+            workspace=entry.workspace,
+            request=copy.request,
+            answer=copy.answer,
+            cut=copy.cut,
+        )
+        self._bodies.put(made)
 
     def _write(self, entry: Entry, status: int, code: str | None, outcome: "Outcome | None") -> None:
         ordinary = code in (None, "client_closed") or (status < _FIRST_5XX and outcome is None)
@@ -307,6 +329,7 @@ class Ledger:
             own_ms=entry.overhead_us(now, outcome) / 1000,
             phases_ms=entry.phases_ms(now, outcome),
             **({} if entry.trace is None else {"trace_id": entry.trace.id}),
+            thinking=entry.thinking,
             **_observed(outcome),
         )
 
@@ -322,6 +345,13 @@ def used_of(entry: Entry, outcome: "Outcome | None") -> Used:
         return Used(entry.prompt_tokens, seen)
     cached, reasoning = outcome.cached_tokens or 0, outcome.reasoning_tokens or 0
     return Used(prompt, completion or 0, cached, reasoning, "upstream")
+
+
+def _sent(entry: Entry, outcome: "Outcome | None") -> int:
+    if entry.bytes_out or outcome is None:
+        return entry.bytes_out
+    # The event that ends a response follows when the response is stored.
+    return outcome.bytes_out + len(outcome.closing)
 
 
 def _finish(outcome: "Outcome | None") -> str | None:
@@ -340,3 +370,40 @@ def _observed(outcome: "Outcome | None") -> dict[str, object]:
         "finish": outcome.finish_reasons,
         "events": outcome.events,
     }
+
+
+def _record(entry: Entry, end: End, message: str | None) -> Record:
+    """The request as it ended."""
+    outcome = end.outcome
+    prompt, completion, cached, reasoning, source = end.used
+    return Record(
+        id=entry.request_id,
+        workspace=entry.workspace,
+        key=entry.key,
+        operation=entry.operation,
+        stream=entry.stream,
+        model=entry.model or "",
+        assistant=entry.assistant,
+        assistant_version=entry.assistant_version,
+        upstream=entry.upstream,
+        upstream_model=entry.upstream_model,
+        status=end.status,
+        code=end.code,
+        error=message,
+        attempts=entry.attempts,
+        prompt_tokens=bounded(prompt),
+        completion_tokens=bounded(completion),
+        cached_tokens=bounded(cached),
+        reasoning_tokens=bounded(reasoning),
+        source=source,
+        micros=end.micros,
+        first_us=None if outcome is None else outcome.first_event_us,
+        duration_us=int((end.closing - entry.began) * _MICROSECONDS),
+        overhead_us=end.overhead_us,
+        bytes_in=entry.bytes_in,
+        bytes_out=_sent(entry, outcome),
+        client=entry.client,
+        finish=_finish(outcome),
+        conversation=entry.conversation,
+        thinking=entry.thinking,
+    )

@@ -3,6 +3,7 @@
 
 mod bridge;
 mod chunks;
+mod clock;
 mod journal;
 mod limits;
 mod metrics;
@@ -27,6 +28,9 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("RequestError", m.py().get_type::<request::RequestError>())?;
     m.add_function(wrap_pyfunction!(request::scan, m)?)?;
     m.add_class::<request::Request>()?;
+    m.add_class::<request::Message>()?;
+    m.add_function(wrap_pyfunction!(request::chain, m)?)?;
+    m.add_function(wrap_pyfunction!(request::without_thoughts, m)?)?;
     m.add_class::<request::Recipe>()?;
     m.add_class::<upstream::Upstream>()?;
     m.add_class::<values::Failure>()?;
