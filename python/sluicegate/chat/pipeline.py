@@ -79,6 +79,7 @@ class Pipeline:
         except GatewayError as error:
             error.headers += tuple(conversation.headers) if conversation else ()
             self._parts.ledger.refused(entry, error.status, error.code, error.message)
+            error.headers = (*error.headers, *entry.timing())
             error.settled = True
             raise
         except ClientGoneError:
@@ -176,8 +177,7 @@ class Pipeline:
         if dropped:
             names = ", ".join(dropped[:_MOST_DROPPED])
             headers.append((b"x-dropped-params", errors.header_value(names)))
-        if entry.timed:
-            headers.append((b"server-timing", entry.server_timing()))
+        headers += entry.timing()
         return headers + headers_of(entry, upstream, model)
 
     def settle(self, entry: Entry, candidate: Candidate, outcome: "Outcome | None") -> None:

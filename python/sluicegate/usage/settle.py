@@ -171,12 +171,14 @@ class Entry(Struct, gc=False):
         known = phases(self.readings(closing, closing), outcome is not None)
         return {name: took / 1000 for name, took in known[:-1]}
 
-    def server_timing(self) -> bytes:
-        """The phases up to the answer, as the header of that name has them: in milliseconds."""
+    def timing(self) -> "tuple[Header, ...]":
+        """The phases up to the answer as `server-timing`, in milliseconds; only where the client asks."""
+        if not self.timed:
+            return ()
         now = monotonic()
         known = phases(self.readings(now, now), relayed=True)
         shown = [f"{name};dur={took / 1000:g}" for name, took in known if name not in _AFTER]
-        return ", ".join(shown).encode()
+        return ((b"server-timing", ", ".join(shown).encode()),)
 
 
 # Not over when the headers leave.
