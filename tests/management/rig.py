@@ -14,7 +14,6 @@ from world import World
 
 from fakes.asgi import Answer, Client
 from sluicegate import errors
-from sluicegate.app import open_handle
 from sluicegate.engine import Engine
 from sluicegate.http.envelope import Envelope
 from sluicegate.management.app import create_management
@@ -22,6 +21,7 @@ from sluicegate.records import Records
 from sluicegate.storage.database import Database
 from sluicegate.storage.location import Location
 from sluicegate.telemetry.logs import Log
+from sluicegate.upstreams.connect import open_handle
 
 # The address that the gateway was called at.
 SERVER = "192.0.2.80"

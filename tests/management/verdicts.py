@@ -66,6 +66,12 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "audit.list": ADMINS,
     "audit.list_all": PLATFORM,
     "audit.verify": PLATFORM,
+    "conversations.list": ADMINS,
+    "conversations.get": ADMINS,
+    "conversations.messages": ADMINS,
+    "conversations.export": ADMINS,
+    "conversations.delete": ADMINS,
+    "conversations.delete_all": ADMINS,
 }
 # Operations without a key: why each is open stands at its declaration.
 PUBLIC = ("bootstrap.create",)
@@ -86,5 +92,6 @@ BODIES: dict[str, object] = {
     "users.update": {"disabled": True},
     "members.create": {"login": "fresh@example.com", "role": "viewer"},
     "members.update": {"role": "viewer"},
+    "conversations.delete_all": {"key": "key_0000000000000000000000000000"},
     "bootstrap.create": {"token": "sg-bootstrap-guessed"},
 }

@@ -8,6 +8,8 @@ from typing import Any
 
 from sluicegate.assistants import store as assistants
 from sluicegate.assistants.model import AssistantDraft, AssistantSpec
+from sluicegate.history import store as history
+from sluicegate.history.model import MAIN, New, Past, Scope
 from sluicegate.ids import PLATFORM, request_ids
 from sluicegate.keys import store as keys
 from sluicegate.keys.model import KeyDraft, RoleName
@@ -62,6 +64,7 @@ GUESSES = {
     "assistant": "asst_0000000000000000000000000000",
     "user": "usr_0000000000000000000000000000",
     "request": "req_0000000000000000000000000000",
+    "conversation": "thread_0000000000000000000000000000",
 }
 
 
@@ -160,6 +163,7 @@ async def _tenant(change: Change, world: World, name: str) -> Objects:
     await members.grant(change, name, user.id, Role.MEMBER)
     found.ids = {"key": key.id, "upstream": upstream.id, "assistant": assistant.id, "user": user.id}
     found.ids["request"] = request_ids.next()
+    found.ids["conversation"] = await _conversation(change, name, key.id, assistant.id)
     found.canaries = [f"{name}-canary", f"{name}-root", key.kid, *found.ids.values()]
     found.deleted = await _deleted(change, name)
     found.canaries += found.deleted.values()
@@ -178,4 +182,19 @@ async def _deleted(change: Change, name: str) -> dict[str, str]:
     await members.grant(change, name, user.id, Role.VIEWER)
     await members.withdraw(change, name, user.id)
     ids = {"key": key.id, "upstream": upstream.id, "assistant": assistant.id, "user": user.id}
-    return {**ids, "request": request_ids.next()}
+    conversation = await _conversation(change, name, key.id, assistant.id)
+    await history.erase(change, [conversation])
+    return {**ids, "request": request_ids.next(), "conversation": conversation}
+
+
+async def _conversation(change: Change, name: str, key: str, assistant: str) -> str:
+    """One question with its answer."""
+    scope = Scope(name, key, assistant)
+    asked = New(chain=b"1" * 16, role="user", body=f'{{"role":"user","content":"{name}-canary-question"}}')
+    past = Past(
+        scope=scope, name=None, thread=None, base=scope.root, depth=0, branch=MAIN, before=[], new=[asked]
+    )
+    place = await history.begin(change, past, f"{name}-canary-title")
+    said = New(chain=b"2" * 16, role="assistant", body=f'{{"role":"assistant","content":"{name}-canary"}}')
+    await history.finish(change, place, [said])
+    return place.thread

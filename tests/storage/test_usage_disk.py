@@ -76,8 +76,9 @@ class Client:
 @pytest.mark.parametrize("strict", [False, True])
 def test_records_wait_for_the_disk(demo: Server, location: Location, tmp_path: Path, strict: bool) -> None:
     file, port = tmp_path / "sluicegate.toml", free_port()
+    policy = "strict" if strict else "spool"
     file.write_text(
-        f'[server]\nusage_strict = {str(strict).lower()}\n[[keys]]\nname = "a"\nkey = "{KEY}"\n'
+        f'[server]\nrecords = "{policy}"\n[[keys]]\nname = "a"\nkey = "{KEY}"\n'
         f'[[upstreams]]\nname = "demo"\nbase_url = "{demo.base_url}"\nmodels = ["demo-fast"]\n'
     )
     environment = {"SLUICEGATE_DATA_DIR": str(location.data_dir)}

@@ -10,6 +10,7 @@ from sluicegate.cli.ask import ask
 from sluicegate.cli.assistants import app as assistants
 from sluicegate.cli.audit import app as audit
 from sluicegate.cli.check import check
+from sluicegate.cli.conversations import app as conversations
 from sluicegate.cli.demo import demo
 from sluicegate.cli.importing import app as importing
 from sluicegate.cli.keys import app as keys
@@ -37,7 +38,7 @@ app.command()(migrate)
 app.command()(apply)
 app.command()(export)
 app.add_typer(importing)
-for objects in (workspaces, keys, upstreams, assistants, members, audit):
+for objects in (workspaces, keys, upstreams, assistants, members, conversations, audit):
     app.add_typer(objects)
 app.command()(usage)
 app.command()(logs)

@@ -23,6 +23,9 @@ Permission = Literal[
     "usage:read",
     "bodies:read",
     "audit:read",
+    # What people have said: not for everybody who may read the rest.
+    "conversations:read",
+    "conversations:manage",
     # What concerns more than one workspace: making and deleting them, people, the whole audit log.
     "platform:manage",
 ]
@@ -39,6 +42,8 @@ _ADMIN: frozenset[Permission] = _MEMBER | {
     # What clients have written, where the workspace keeps it.
     "bodies:read",
     "audit:read",
+    "conversations:read",
+    "conversations:manage",
 }
 ROLES: Mapping[str, frozenset[Permission]] = MappingProxyType(
     {

@@ -14,7 +14,8 @@ async def send_pieces(exchange: Exchange, headers: list[Header], pieces: AsyncIt
     Raises ClientGoneError, and what `pieces` raises: then the answer has no end, which the client can tell.
     """
     first = await anext(pieces, b"")
-    watch = ClientWatch(exchange.receive, set())
+    none: set[ClientWatch] = set()
+    watch = ClientWatch(exchange.receive, (none, none), None, exchange.began)
     watch.sit()
     exchange.started = True
     try:

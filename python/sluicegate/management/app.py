@@ -10,6 +10,7 @@ from sluicegate import errors
 from sluicegate.assistants import routes as assistants
 from sluicegate.audit import routes as audit
 from sluicegate.engine import Engine
+from sluicegate.history import routes as history
 from sluicegate.http.body import BodyReader
 from sluicegate.http.envelope import refuse
 from sluicegate.http.exchange import JSON_HEADERS, exchange_of
@@ -35,6 +36,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *members.OPERATIONS,
     *audit.OPERATIONS,
     *usage.OPERATIONS,
+    *history.OPERATIONS,
 )
 
 # The longest system prompt, escaped, with room for tools.

@@ -91,7 +91,7 @@ class Dispatch:
         operation = self._operations.get(exchange.method)
         caller = None
         if operation is None or operation.permission is not None:
-            caller = await identify(self._parts.keys, exchange.head)
+            caller = await identify(self._parts.keys, exchange)
         if operation is None:
             # Who has no key learns neither paths nor methods.
             if self._operations:

@@ -39,7 +39,7 @@ _FIRST_4XX = 400
 _BUSY_MS = 5000
 # So many rows of one workspace are deleted in a transaction: whoever writes waits for it.
 _DELETED = 5000
-_VERSION = 2
+_VERSION = 3
 
 _HOURS = ", ".join(f'"{name}"' for name in ("hour", *DIMENSIONS, *SUMS))
 # Clustered by id, which is time: a page is one look-up and a walk. Every other index ends in the id.
@@ -261,10 +261,14 @@ class DayFiles:
                 if db.execute("PRAGMA user_version").fetchone()[0]:
                     return
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.touch(mode=0o600)
-        with self._open(day) as db:
+        # Under another name until it is whole: readers take what has the name of a day.
+        new = path.with_suffix(".new")
+        new.unlink(missing_ok=True)
+        new.touch(mode=0o600)
+        with closing(sqlite3.connect(new, isolation_level=None)) as db:
             db.execute("PRAGMA journal_mode = WAL")
             db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
+        new.rename(path)
 
 
 def _bring_up(db: sqlite3.Connection) -> None:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from sluicegate.clock import monotonic
+from sluicegate.clock import monotonic, wall_ns
 from sluicegate.storage.errors import StorageError
 from sluicegate.telemetry.logs import Log
 
@@ -44,7 +44,11 @@ class Keeper:
         self._flush = flush
         self._log = log
         self._task: asyncio.Task[None] | None = None
-        self._moving: asyncio.Task[None] | None = None
+        self._moving: asyncio.Future[None] | None = None
+        # For the metrics: records, failed rounds, and when a round last went well.
+        self.moved = 0
+        self.failed = 0
+        self.moved_at_ms = 0
 
     def start(self) -> None:
         """Begin; returns at once."""
@@ -100,11 +104,15 @@ class Keeper:
                 return
             moved = await asyncio.to_thread(mover.move)
         except StorageError as error:
+            self.failed += 1
             self._is_silent = monotonic() - began > SILENT_SECONDS
             self._log.error("usage_not_moved", message=str(error))
             return
         except OSError as error:
+            self.failed += 1
             self._log.error("usage_not_moved", cause=error.strerror or type(error).__name__)
             return
+        self.moved += moved.records
+        self.moved_at_ms = wall_ns() // 1_000_000
         if moved.interrupted or moved.damaged:
             self._log.warning("usage_recovered", interrupted=moved.interrupted, damaged=moved.damaged)

@@ -106,6 +106,8 @@ class Record(Struct, frozen=True, array_like=True, kw_only=True, gc=False):
     # What was reserved of budgets: tokens and millionths; corrected where a crash has charged it.
     reserved_tokens: int = 0
     reserved_micros: int = 0
+    # What thinking did that is wrong: «not_off», «ate_all».
+    thinking: str | None = None
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -32,6 +32,7 @@ fn plan() -> Plan {
         public_id: None,
         keep: false,
         shape: None,
+        thinking: None,
         hide_usage: false,
         choices: 1,
         max_event_bytes: 1 << 20,

@@ -2,8 +2,8 @@
 
 from alembic import op
 
-revision = "0003"
-down_revision = "0002"
+revision = "0004"
+down_revision = "0003"
 
 # The id begins with the time, so a day is a range of ids. Partitions are made by `usage/partition_store.py`.
 _RECORDS = """
