@@ -11,7 +11,7 @@ from sluicegate.telemetry.logs import Log
 from sluicegate.usage.bodies import Body, Copy
 from sluicegate.usage.model import Record, bounded
 from sluicegate.usage.prices import FREE, Price
-from sluicegate.usage.tell import End, Teller, Used
+from sluicegate.usage.tell import End, Teller, Used, observed
 
 if TYPE_CHECKING:
     from sluicegate.engine import Failure, Outcome
@@ -328,7 +328,7 @@ class Ledger:
             phases_ms=entry.phases_ms(now, outcome),
             **({} if entry.trace is None else {"trace_id": entry.trace.id}),
             thinking=entry.thinking,
-            **_observed(outcome),
+            **observed(outcome),
         )
 
 
@@ -354,20 +354,6 @@ def _sent(entry: Entry, outcome: "Outcome | None") -> int:
 
 def _finish(outcome: "Outcome | None") -> str | None:
     return outcome.finish_reasons[0] if outcome is not None and outcome.finish_reasons else None
-
-
-def _observed(outcome: "Outcome | None") -> dict[str, object]:
-    if outcome is None:
-        return {}
-    first = outcome.first_event_us
-    return {
-        "first_event_ms": None if first is None else first / 1000,
-        "prompt_tokens": outcome.prompt_tokens,
-        "completion_tokens": outcome.completion_tokens,
-        "usage_suspect": outcome.usage_suspect,
-        "finish": outcome.finish_reasons,
-        "events": outcome.events,
-    }
 
 
 def _record(entry: Entry, end: End, message: str | None) -> Record:
