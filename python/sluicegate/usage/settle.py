@@ -12,7 +12,7 @@ from sluicegate.usage.bodies import Body, Copy
 from sluicegate.usage.closed import record_of
 from sluicegate.usage.model import Record, bounded
 from sluicegate.usage.prices import FREE, Price
-from sluicegate.usage.tell import End, Teller, Used
+from sluicegate.usage.tell import End, Teller, Used, observed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -350,7 +350,7 @@ class Ledger:
             thinking=entry.thinking,
             score=entry.score,
             failed_checks=entry.failed_checks,
-            **_observed(outcome),
+            **observed(outcome),
         )
 
 
@@ -365,17 +365,3 @@ def used_of(entry: Entry, outcome: "Outcome | None") -> Used:
         return Used(entry.prompt_tokens, seen)
     cached, reasoning = outcome.cached_tokens or 0, outcome.reasoning_tokens or 0
     return Used(prompt, completion or 0, cached, reasoning, "upstream")
-
-
-def _observed(outcome: "Outcome | None") -> dict[str, object]:
-    if outcome is None:
-        return {}
-    first = outcome.first_event_us
-    return {
-        "first_event_ms": None if first is None else first / 1000,
-        "prompt_tokens": outcome.prompt_tokens,
-        "completion_tokens": outcome.completion_tokens,
-        "usage_suspect": outcome.usage_suspect,
-        "finish": outcome.finish_reasons,
-        "events": outcome.events,
-    }
