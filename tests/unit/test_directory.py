@@ -14,7 +14,8 @@ from sluicegate.assistants.model import Assistant, AssistantSpec
 from sluicegate.chat.count import PromptCounter
 from sluicegate.chat.directory import View
 from sluicegate.chat.keep import StoredChats
-from sluicegate.chat.pipeline import Parts, Pipeline
+from sluicegate.chat.parts import Parts
+from sluicegate.chat.pipeline import Pipeline
 from sluicegate.chat.prepare import CHAT
 from sluicegate.chat.remember import ChatMemory
 from sluicegate.chat.scopes import Scopes
@@ -231,4 +232,4 @@ async def test_what_is_made_for_an_assistant_is_made_once() -> None:
         await gateway.ask("Shared name")
     plan = acme.plan("Shared name", gateway.keys.principal)
     assert plan is acme.plan("Shared name", gateway.keys.principal)
-    assert list(plan.recipes) == [("chat", "acme")]
+    assert list(plan.recipes) == [("chat", "acme", None)]

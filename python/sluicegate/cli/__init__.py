@@ -14,11 +14,13 @@ from sluicegate.cli.conversations import app as conversations
 from sluicegate.cli.demo import demo
 from sluicegate.cli.importing import app as importing
 from sluicegate.cli.keys import app as keys
+from sluicegate.cli.logs import logs
 from sluicegate.cli.members import app as members
 from sluicegate.cli.migrate import migrate
 from sluicegate.cli.serve import serve
 from sluicegate.cli.tokens import app as tokens
 from sluicegate.cli.upstreams import app as upstreams
+from sluicegate.cli.usage import usage
 from sluicegate.cli.workspaces import app as workspaces
 
 # No pretty tracebacks: they show local variables, and so keys.
@@ -38,6 +40,8 @@ app.command()(export)
 app.add_typer(importing)
 for objects in (workspaces, keys, upstreams, assistants, members, conversations, audit):
     app.add_typer(objects)
+app.command()(usage)
+app.command()(logs)
 app.command()(demo)
 app.add_typer(tokens)
 app.command()(ask)

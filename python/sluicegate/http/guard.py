@@ -20,6 +20,8 @@ Permission = Literal[
     "assistants:manage",
     "members:read",
     "members:manage",
+    "usage:read",
+    "bodies:read",
     "audit:read",
     # What people have said: not for everybody who may read the rest.
     "conversations:read",
@@ -29,7 +31,7 @@ Permission = Literal[
 ]
 
 _VIEWER: frozenset[Permission] = frozenset(
-    {"workspaces:read", "keys:read", "upstreams:read", "assistants:read", "members:read"}
+    {"workspaces:read", "keys:read", "upstreams:read", "assistants:read", "members:read", "usage:read"}
 )
 _MEMBER: frozenset[Permission] = _VIEWER | {"assistants:manage"}
 _ADMIN: frozenset[Permission] = _MEMBER | {
@@ -37,6 +39,8 @@ _ADMIN: frozenset[Permission] = _MEMBER | {
     "keys:manage",
     "upstreams:manage",
     "members:manage",
+    # What clients have written, where the workspace keeps it.
+    "bodies:read",
     "audit:read",
     "conversations:read",
     "conversations:manage",

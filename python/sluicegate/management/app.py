@@ -24,6 +24,7 @@ from sluicegate.records import Records
 from sluicegate.telemetry.logs import Log
 from sluicegate.upstreams import routes as upstreams
 from sluicegate.upstreams.ask import Open
+from sluicegate.usage import routes as usage
 from sluicegate.workspaces import routes as workspaces
 
 OPERATIONS: tuple[Operation, ...] = (
@@ -34,6 +35,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *assistants.OPERATIONS,
     *members.OPERATIONS,
     *audit.OPERATIONS,
+    *usage.OPERATIONS,
     *history.OPERATIONS,
 )
 
@@ -62,6 +64,7 @@ def create_management(
         open_handle=open_handle,
         log=log,
         bodies=BodyReader(MAX_BODY_BYTES, _BODY_SECONDS, _BODY_RATE),
+        logbook=records.logbook,
         allow_private_networks=allow_private_networks,
     )
     return Starlette(routes=routes(parts))

@@ -1,6 +1,7 @@
 """The tables. Times are milliseconds since 1970; `json` columns are text that msgspec wrote.
 
-A change here needs a new file in `migrations/versions` and a new `HEAD`; a test compares both ways.
+A change here needs a new file in `migrations/versions` and a new `HEAD`; a test compares both ways. The
+tables `usage_*` of PostgreSQL are only there: they have partitions, which SQLAlchemy knows little of.
 """
 
 from sqlalchemy import (
@@ -19,7 +20,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0003"
+HEAD = "0006"
 
 metadata = MetaData(
     naming_convention={
@@ -92,6 +93,8 @@ keys = Table(
     Column("expires_at", BigInteger),
     Column("revoked_at", BigInteger),
     Column("created_by", Text, nullable=False),
+    Column("limits", Text),
+    Column("budget", Text),
     *_stamps(),
     _unique_name("keys"),
     Index("ix_keys_workspace_id", "workspace", "id"),
@@ -170,6 +173,8 @@ discoveries = Table(
     Column("learned_at", BigInteger),
     Column("asked_at", BigInteger),
     Column("error", Text),
+    # What was seen in answers of the ways to switch thinking off; as json.
+    Column("thinking", Text),
 )
 
 assistants = Table(

@@ -3,8 +3,10 @@
 
 mod bridge;
 mod chunks;
+mod clock;
 mod journal;
 mod limits;
+mod metrics;
 mod prompt;
 mod reactor;
 mod request;
@@ -41,6 +43,8 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<journal::Journal>()?;
     m.add_class::<journal::JournalSegment>()?;
     m.add_function(wrap_pyfunction!(journal::journal_segments, m)?)?;
+    m.add_class::<metrics::Metrics>()?;
+    m.add_function(wrap_pyfunction!(metrics::phases, m)?)?;
     m.add_class::<stream::Stream>()?;
     m.add_class::<bridge::Call>()?;
     m.add_class::<bridge::Bridge>()?;

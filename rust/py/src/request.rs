@@ -6,6 +6,8 @@ use sluicegate_core::chat::{
     compose::{self as core_compose, compose, Field},
     rewrite::Edits,
     scan::{self as core_scan, Scanned},
+    switch::Switch,
+    wish::{wish, FIELDS, TEMPLATE},
 };
 
 create_exception!(
@@ -63,6 +65,10 @@ impl Request {
     #[getter]
     fn store(&self) -> bool {
         self.scanned.store
+    }
+    #[getter]
+    fn thinking(&self, py: Python<'_>) -> Option<String> {
+        wish(self.body.as_bytes(py), &self.scanned)
     }
     #[getter]
     fn message_count(&self) -> usize {
@@ -205,7 +211,8 @@ pub struct Recipe {
 impl Recipe {
     #[new]
     #[pyo3(signature = (*, system_prompt=None, system_role="system", replace_system=false, fields=vec![], denied=vec![],
-                        max_tokens_field=None))]
+                        max_tokens_field=None, thinking=None))]
+    #[allow(clippy::too_many_arguments, clippy::type_complexity)] // named one by one in Python
     fn new(
         system_prompt: Option<&str>,
         system_role: &str,
@@ -213,6 +220,7 @@ impl Recipe {
         fields: Vec<(String, Vec<u8>, bool)>,
         denied: Vec<String>,
         max_tokens_field: Option<&str>,
+        thinking: Option<(Vec<(String, Option<String>, Vec<u8>)>, bool)>,
     ) -> PyResult<Self> {
         let mut inner = denied.iter().fold(core_compose::Recipe::new(), |recipe, name| recipe.deny(name));
         for (name, value, locked) in fields {
@@ -228,6 +236,14 @@ impl Recipe {
             let wrong =
                 || PyValueError::new_err(format!("max_tokens_field: expected one of {:?}", core_compose::LIMITS));
             inner = inner.limit_name(name).ok_or_else(wrong)?;
+        }
+        if let Some((fields, overrules)) = thinking {
+            if let Some((name, _, _)) =
+                fields.iter().find(|(name, _, _)| name != TEMPLATE && !FIELDS.contains(&&**name))
+            {
+                return Err(PyValueError::new_err(format!("thinking: {name} is no field of it")));
+            }
+            inner = inner.thinking(Switch { fields, overrules });
         }
         Ok(Recipe { inner })
     }
