@@ -41,7 +41,7 @@ class Transport(Protocol):
 
 
 # One for the process: it keeps a bridge for each loop.
-_engine = Engine()
+_engine = Engine(inline=True)
 
 
 class AsyncLine:
