@@ -53,7 +53,10 @@ impl Encoder {
         stop: &mut dyn FnMut() -> bool,
     ) -> Result<(), Stopped> {
         let mut taken = self.caches.take();
-        let mut run = Run { encoder: self, cache: taken.cache(), bytes: text.as_bytes(), output, stop };
+        let cache = taken.cache();
+        // A call that was stopped may have left pieces there.
+        cache.lanes.clear();
+        let mut run = Run { encoder: self, cache, bytes: text.as_bytes(), output, stop };
         let mut parts = Parts::new(text, self.pattern, &self.vocabulary.bridges, classify);
         let mut work = Work::new();
         let mut ask = STOP_EVERY;

@@ -191,3 +191,60 @@ impl Lane {
 fn join_at(rank: u32, place: u8) -> i32 {
     select_unpredictable(rank == NONE, NO_JOIN, (rank << PLACE_BITS | u32::from(place)) as i32)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tokens::bpe::{Merger, Sink};
+
+    /// What `bpe.rs` makes of a piece by itself.
+    fn alone(vocabulary: &Vocabulary, piece: &str) -> Vec<u32> {
+        let mut tokens = Vec::new();
+        let done = Merger::default().long(vocabulary, piece.as_bytes(), Sink::Tokens(&mut tokens), &mut || false);
+        assert!(done.is_ok());
+        tokens
+    }
+
+    #[test]
+    fn as_each_piece_by_itself() {
+        let letters: Vec<char> =
+            "abcdefgzAZ'!! 0123äößéñłабвгдежклмнопрстيكرم中国人日本語한국어กขคงनमसते\u{301}\u{200d}👍🏽👩"
+                .chars()
+                .collect();
+        let packed: [&[u8]; 3] = [
+            include_bytes!("data/r50k_base.vocab"),
+            include_bytes!("data/cl100k_base.vocab"),
+            include_bytes!("data/o200k_base.vocab"),
+        ];
+        for packed in packed {
+            let vocabulary = Vocabulary::read(packed).unwrap();
+            let (mut lanes, mut pieces, mut state) = (Lanes::default(), Vec::new(), 1_u64);
+            let mut random = |below: usize| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                (state >> 33) as usize % below
+            };
+            let mut taken = 0;
+            for round in 0..4000 {
+                // Letters that stand side by side in the list are of one script, and join.
+                let (start, spread) = (random(letters.len() - 8), 2 + random(7));
+                let piece: String = (0..1 + random(20)).map(|_| letters[start + random(spread)]).collect();
+                if lanes.push(&vocabulary, piece.as_bytes()) {
+                    pieces.push(piece);
+                } else {
+                    assert!(piece.len() > UNITS, "{piece:?}");
+                }
+                // Groups of every size.
+                if !pieces.is_empty() && (pieces.len() == LANES || round % 7 == 0) {
+                    taken += pieces.len();
+                    lanes.join(&vocabulary);
+                    for (lane, piece) in pieces.drain(..).enumerate() {
+                        let (tokens, count) = lanes.tokens(lane);
+                        assert_eq!(tokens[..count], alone(&vocabulary, &piece), "{piece:?}");
+                    }
+                    lanes.clear();
+                }
+            }
+            assert!(taken > 2000, "{taken}");
+        }
+    }
+}
