@@ -6,13 +6,13 @@ import json
 from typing import Any
 
 import pytest
-from test_commands import Cli, cli, good, refused
+from command_line import Cli, good, refused
 from test_serving import demo
 
 from processes import Server, free_port
 from sluicegate.upstreams.record import NOTHING_LEARNED, Discovered, LearnedModel, learned
 
-__all__ = ["cli", "demo"]
+__all__ = ["demo"]
 
 HERE = {"SLUICEGATE_ALLOW_PRIVATE_NETWORKS": "127.0.0.0/8"}
 
