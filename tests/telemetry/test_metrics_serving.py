@@ -60,6 +60,11 @@ def gateway(demo: Server, folder: Path, *, server: str = "", workers: int = WORK
         environment=environment,
         ready=lambda p: answers(p, "/readyz"),
     ) as found:
+        # All of them have begun.
+        deadline = time.monotonic() + 40
+        while begun(found.port) < workers:
+            assert time.monotonic() < deadline, "not all workers have begun"
+            time.sleep(0.1)
         yield found
 
 
@@ -78,6 +83,12 @@ def figures(text: str) -> Figures:
         for sample in family.samples:
             found.setdefault(sample.name, {})[tuple(sorted(sample.labels.items()))] = sample.value
     return found
+
+
+def begun(port: int) -> int:
+    """Workers whose application has begun."""
+    memory = figures(scrape(port)[1])["sluicegate_worker_resident_memory_bytes"]
+    return sum(value > 0 for value in memory.values())
 
 
 def total(found: Figures, name: str, **labels: str) -> float:
