@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
@@ -28,32 +28,16 @@ _EPOCH = date(1970, 1, 1)
 _FIRST_4XX = 400
 # The dimensions that a record may lack: empty in the hourly sums, where they are a part of the key.
 _OPTIONAL = ("assistant", "upstream", "code")
-_BOOLEANS = ("stream",)
-_NUMBERS = (
-    "assistant_version",
-    "status",
-    "attempts",
-    "prompt_tokens",
-    "completion_tokens",
-    "cached_tokens",
-    "reasoning_tokens",
-    "micros",
-    "first_us",
-    "duration_us",
-    "overhead_us",
-    "bytes_in",
-    "bytes_out",
-    "reserved_tokens",
-    "reserved_micros",
-)
 
 
-def _kind(name: str) -> str:
-    return "boolean" if name in _BOOLEANS else "bigint" if name in _NUMBERS else "text"
+def _kind(field: "msgspec.structs.FieldInfo") -> str:
+    """The type of a column, as the record has it."""
+    kinds = get_args(field.type) or (field.type,)
+    return "boolean" if bool in kinds else "bigint" if int in kinds else "text"
 
 
 _HOUR_NS = HOUR_MS * 1_000_000
-_GIVEN = ", ".join(f'"{name}" {_kind(name)}' for name in NAMES)
+_GIVEN = ", ".join(f'"{field.name}" {_kind(field)}' for field in msgspec.structs.fields(Record))
 _VALUES = ", ".join("decode(id, 'hex')" if name == "id" else f'"{name}"' for name in NAMES)
 _KEYS = ", ".join(f"coalesce(\"{name}\", '')" if name in _OPTIONAL else f'"{name}"' for name in DIMENSIONS)
 _KEY_COLUMNS = ", ".join(f'"{name}"' for name in DIMENSIONS)
