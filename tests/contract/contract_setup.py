@@ -73,6 +73,29 @@ name = "from-nowhere"
 model = ["demo/not-loaded", "demo/demo-fast"]
 
 [[assistants]]
+name = "remembers"
+model = ["scripted/scripted"]
+system_prompt = "Be kind."
+chat_history = "default_on"
+
+[[assistants]]
+name = "remembers when asked"
+model = ["scripted/scripted"]
+chat_history = "disable_think"
+default_thread = false
+
+[[assistants]]
+name = "remembers-narrow"
+model = ["narrow/narrow"]
+chat_history = "default_on"
+max_tokens = 100
+
+[[assistants]]
+name = "remembers-demo"
+model = ["demo/demo-fast"]
+chat_history = "default_on"
+
+[[assistants]]
 name = "narrow-one"
 model = ["narrow/narrow"]
 max_tokens = 500

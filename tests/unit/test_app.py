@@ -13,8 +13,9 @@ import pytest
 from fakes.asgi import AUTH, JSON, Answer, Client, request
 from fakes.engine import FakeReply, failed, streaming
 from fakes.gateway import STRICT, FakeGateway, Made
-from sluicegate.app import DRAIN_SIGNAL, connect, verify
+from sluicegate.app import DRAIN_SIGNAL, verify
 from sluicegate.settings import Settings, SettingsError, UpstreamConfig
+from sluicegate.upstreams.connect import connect
 
 pytestmark = pytest.mark.asyncio
 OPEN = UpstreamConfig(name="open", base_url="http://open/v1")

@@ -62,6 +62,8 @@ def one(
     """Show one key, without its secrets."""
     from sluicegate.cli import show  # noqa: PLC0415
     from sluicegate.cli.session import reading  # noqa: PLC0415
+    from sluicegate.config.plain import plain_of  # noqa: PLC0415
+    from sluicegate.limits.model import Budget, Limits  # noqa: PLC0415
 
     found = reading(lambda view: _found(view, name, workspace, platform))
     if as_json:
@@ -74,6 +76,8 @@ def one(
         ("role", found.role),
         ("scopes", found.scopes),
         ("models", "all" if found.models is None else found.models),
+        ("limits", plain_of(found.limits, Limits)),
+        ("budget", plain_of(found.budget, Budget)),
         ("expires", show.time_text(found.expires_at)),
         ("revoked", show.time_text(found.revoked_at)),
         ("made by", found.created_by),
@@ -135,15 +139,15 @@ def change(
     platform: PlatformOption = False,
     as_json: AsJson = False,
 ) -> None:
-    """Change name, scopes, models or expiry.
+    """Change name, scopes, models, expiry, limits or budget.
 
-    `keys set app expires=2027-01-01`
+    `keys set app expires=2027-01-01 limits.requests_per_minute=60`
     """
     from sluicegate.cli import show  # noqa: PLC0415
     from sluicegate.cli.changes import planned, tell  # noqa: PLC0415
     from sluicegate.cli.fields import entry  # noqa: PLC0415
     from sluicegate.config.file import KeyEntry  # noqa: PLC0415
-    from sluicegate.config.keys import draft_of, key_values, plan_key  # noqa: PLC0415
+    from sluicegate.config.keys import key_values, plan_key  # noqa: PLC0415
     from sluicegate.ids import PLATFORM  # noqa: PLC0415
     from sluicegate.keys import store  # noqa: PLC0415
 
@@ -153,7 +157,7 @@ def change(
         before = await _found(planner.view, name, workspace, platform)
         target.append(before)
         role = None if before.workspace == PLATFORM else before.role
-        wanted = entry(KeyEntry, fields, key_values(draft_of(before), role), {})
+        wanted = entry(KeyEntry, fields, key_values(store.draft_of(before), role), {})
         if wanted.secret is not None:
             refuse("`keys rotate` gives a key another secret")
         await plan_key(planner, before.workspace, wanted, before, ())

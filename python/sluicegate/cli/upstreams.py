@@ -218,13 +218,13 @@ def _ask_now(
 ) -> "tuple[UpstreamRecord, Learned]":
     """As a gateway with the settings and variables of this command would."""
     from sluicegate import settings  # noqa: PLC0415
-    from sluicegate.app import open_handle  # noqa: PLC0415
     from sluicegate.cli.session import actor, opened  # noqa: PLC0415
     from sluicegate.clock import wall_ns  # noqa: PLC0415
     from sluicegate.engine import Engine  # noqa: PLC0415
     from sluicegate.ids import PLATFORM  # noqa: PLC0415
     from sluicegate.upstreams import store  # noqa: PLC0415
     from sluicegate.upstreams.ask import ask  # noqa: PLC0415
+    from sluicegate.upstreams.connect import open_handle  # noqa: PLC0415
     from sluicegate.upstreams.keep import keep  # noqa: PLC0415
     from sluicegate.upstreams.kept import config_of  # noqa: PLC0415
     from sluicegate.upstreams.record import Discovered, learned  # noqa: PLC0415
@@ -279,6 +279,9 @@ def _tell_learned(record: "UpstreamRecord", learned: "Learned", *, as_json: bool
         )
     if rows:
         show.table(("MODEL", "CONTEXT", "MAX OUTPUT", "CAN", "ALIASES", "FROM"), rows)
+    if learned.thinking:
+        seen = [(o.model, o.asked, o.way, o.verdict, show.time_text(o.at)) for o in learned.thinking]
+        show.table(("MODEL", "THINKING", "ASKED BY", "WAS", "SEEN"), seen)
     if not record.enabled:
         show.note(f"It is turned off: `sluicegate upstreams set {record.name} enabled=true`.")
     at = show.time_text(learned.asked_at)

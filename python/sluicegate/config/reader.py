@@ -13,7 +13,6 @@ from msgspec import Struct
 
 from sluicegate import conversion
 from sluicegate.config.file import (
-    RESERVED,
     AssistantEntry,
     ConfigFile,
     KeyEntry,
@@ -249,8 +248,6 @@ def _fields(kind: type[Struct]) -> dict[str, Any]:
 
 
 def _unknown(name: str, known: Mapping[str, Any]) -> str:
-    if name in RESERVED:
-        return "not there yet: this version cannot enforce it, so it does not take it"
     close = get_close_matches(name, known, n=1)
     return "unknown key." + (
         f" Did you mean `{close[0]}`?" if close else f" Known here: {', '.join(sorted(known))}."

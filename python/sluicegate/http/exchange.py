@@ -27,7 +27,9 @@ class Exchange:
     __slots__ = (
         "began",
         "body_read",
+        "client",
         "head",
+        "headers",
         "key_until",
         "method",
         "receive",
@@ -40,6 +42,11 @@ class Exchange:
         # Not the scope itself, which holds this exchange: a cycle would keep the connection's body, and
         # with it the connection, until the garbage collector comes by.
         self.method: str = scope["method"]
+        peer = scope.get("client")
+        # The address that is connected; None for a Unix socket.
+        self.client: str | None = peer[0] if peer else None
+        # As they came; what every request needs of them is in `head`.
+        self.headers: list[tuple[bytes, bytes]] = scope["headers"]
         self.receive = receive
         self.send = send
         self.began = monotonic()

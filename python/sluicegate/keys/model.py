@@ -1,10 +1,14 @@
 """A client key: who it stands for, what it may do, and how it is listed."""
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from msgspec import Meta, Struct
 
 from sluicegate.keys.secret import Kind, digest, is_mistyped, mint
+from sluicegate.limits.model import NO_BUDGET, NO_LIMITS, Budget, Limits
+
+if TYPE_CHECKING:
+    from sluicegate.limits.admit import Scope as LimitScope
 
 __all__ = [
     "CLIENT_SCOPES",
@@ -36,8 +40,11 @@ Scope = Literal[
     "upstreams:manage",
     "assistants:manage",
     "members:manage",
+    "bodies:read",
     "workspaces:manage",
     "audit:read",
+    "conversations:read",
+    "conversations:manage",
 ]
 # What a key gets that names no scopes: to talk to models.
 CLIENT_SCOPES: tuple[Scope, ...] = ("chat:write", "completions:write", "embeddings:write", "models:read")
@@ -70,6 +77,8 @@ class Principal(Struct, frozen=True, gc=False):
     role: RoleName | None = None
     # A key of the settings, which no database knows.
     is_configured: bool = False
+    # Its limits, ready to be counted; those of keys of the settings are found by their id.
+    limited: "LimitScope | None" = None
     # Which of a stored key's secrets was shown, and its end in milliseconds since 1970: the key's expiry, or
     # the end of the grace period of a secret that was replaced.
     secret: str = ""
@@ -106,6 +115,9 @@ class KeyDraft(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=256)], ...], Meta(max_length=256)] | None
     ) = None
     expires_at: Millis | None = None
+    # Of all requests with it; a client key's.
+    limits: Limits = NO_LIMITS
+    budget: Budget = NO_BUDGET
 
 
 class KeySecret(Struct, frozen=True, kw_only=True):
@@ -138,6 +150,8 @@ class Key(Struct, frozen=True, kw_only=True):
     version: int
     created_at: int
     updated_at: int
+    limits: Limits = NO_LIMITS
+    budget: Budget = NO_BUDGET
 
     @property
     def last_used_at(self) -> int | None:

@@ -101,8 +101,9 @@ async def _create(call: Call) -> Answer:
     if scopes is None:
         scopes = CLIENT_SCOPES if given.kind == "client" else ()
     _require_reach(call, given.kind, given.role, scopes)
+    wanted = {name: getattr(given, name) for name in KeyDraft.__struct_fields__}
     end = call.change.now + DEFAULT_LIFE_MS if isinstance(given.expires_at, UnsetType) else given.expires_at
-    draft = KeyDraft(name=given.name, scopes=scopes, models=given.models, expires_at=end)
+    draft = KeyDraft(**wanted | {"scopes": scopes, "expires_at": end})
     key, text = await store.create(
         call.change, call.workspace, draft, kind=given.kind, role=given.role, secret=given.secret
     )
@@ -115,8 +116,7 @@ async def _get(call: Call) -> Answer:
 
 async def _patch(call: Call) -> Answer:
     before = await _reached(call)
-    draft = KeyDraft(**{name: getattr(before, name) for name in KeyDraft.__struct_fields__})
-    draft = patched(draft, call.body)
+    draft = patched(store.draft_of(before), call.body)
     _require_reach(call, before.kind, before.role, draft.scopes)
     return _answer(await store.replace(call.change, call.workspace, before.id, draft, expected=call.expected))
 
@@ -196,7 +196,7 @@ OPERATIONS = (
         method="PATCH",
         path=_ONE,
         id="keys.update",
-        summary="Change name, scopes, models and expiry",
+        summary="Change name, scopes, models, expiry, limits and budget",
         permission="keys:manage",
         mode="change",
         run=_patch,

@@ -20,6 +20,8 @@ from sluicegate.keys.model import (
     RoleName,
     Scope,
 )
+from sluicegate.limits.admit import scope
+from sluicegate.limits.model import NO_BUDGET, NO_LIMITS, Budget, Limits
 from sluicegate.storage import schema
 from sluicegate.storage.codec import checked, decode, encode
 from sluicegate.storage.errors import InvalidError, NameTakenError, NotFoundError
@@ -63,6 +65,7 @@ async def create(  # noqa: PLR0913 (the last three are named)
     await require_workspace(change, workspace)
     draft = checked(draft)
     _require_role(workspace, kind, role)
+    _require_limits_of_clients(kind, draft)
     await _require_free_name(change, workspace, draft.name)
     found = None if secret is None else text.read(secret)
     key, kid = _ids.next(), text.new_kid() if found is None else found.kid
@@ -124,15 +127,14 @@ async def entries(
 async def replace(
     change: Change, workspace: str, key: str, draft: KeyDraft, *, expected: int | None = None
 ) -> Key:
-    """Write name, scopes, models and expiry anew.
+    """Write name, scopes, models, expiry and limits anew.
 
     Raises NotFoundError, ConflictError, NameTakenError, InvalidError.
     """
     before = await _writable(change, workspace, key, expected)
     draft = checked(draft)
-    if draft == KeyDraft(
-        name=before.name, scopes=before.scopes, models=before.models, expires_at=before.expires_at
-    ):
+    _require_limits_of_clients(before.kind, draft)
+    if draft == draft_of(before):
         return before
     if draft.name != before.name:
         await _require_free_name(change, workspace, draft.name)
@@ -223,6 +225,11 @@ async def has_clients(view: View) -> bool:
     return bool((await view.execute(select(exists().where(alive)))).scalar())
 
 
+def draft_of(key: Key) -> KeyDraft:
+    """What was written to get this record."""
+    return KeyDraft(**{name: getattr(key, name) for name in KeyDraft.__struct_fields__})
+
+
 async def note_used(view: View, used: dict[str, int]) -> None:
     """Write when secrets were used last (secret's id → milliseconds); for `Database.note`, in batches."""
     for secret, at in used.items():
@@ -278,6 +285,12 @@ def _require_role(workspace: str, kind: text.Kind, role: RoleName | None) -> Non
         )
 
 
+def _require_limits_of_clients(kind: text.Kind, draft: KeyDraft) -> None:
+    if kind != "client" and (draft.limits != NO_LIMITS or draft.budget != NO_BUDGET):
+        field = "limits" if draft.limits != NO_LIMITS else "budget"
+        raise InvalidError(field, "an admin key cannot talk to models, so there is nothing to limit")
+
+
 async def _require_free_name(change: Change, workspace: str, name: str) -> None:
     taken = exists().where(_table.c.workspace == workspace, _table.c.name == name, _alive)
     if (await change.execute(select(taken))).scalar():
@@ -302,6 +315,8 @@ def _columns(draft: KeyDraft) -> dict[str, Any]:
         "scopes": encode(draft.scopes),
         "models": models,
         "expires_at": draft.expires_at,
+        "limits": None if draft.limits == NO_LIMITS else encode(draft.limits),
+        "budget": None if draft.budget == NO_BUDGET else encode(draft.budget),
     }
 
 
@@ -338,7 +353,17 @@ def _key(row: Row[Any], secrets: tuple[KeySecret, ...]) -> Key:
         version=row.version,
         created_at=row.created_at,
         updated_at=row.updated_at,
+        limits=_limits(row),
+        budget=_budget(row),
     )
+
+
+def _limits(row: Row[Any]) -> Limits:
+    return NO_LIMITS if row.limits is None else decode(row.limits, Limits)
+
+
+def _budget(row: Row[Any]) -> Budget:
+    return NO_BUDGET if row.budget is None else decode(row.budget, Budget)
 
 
 def _grant(row: Row[Any]) -> Grant:
@@ -351,6 +376,7 @@ def _grant(row: Row[Any]) -> Grant:
         models=None if row.models is None else decode(row.models, tuple[str, ...]),
         kind=row.kind,
         role=row.role,
+        limited=scope("key", row.id, row.name, _limits(row), _budget(row)),
         secret=row.secret,
         until=min(ends, default=None),
     )

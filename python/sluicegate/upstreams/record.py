@@ -5,9 +5,11 @@ from urllib.parse import urlsplit
 
 from msgspec import Meta, Struct, structs
 
+from sluicegate.limits.model import NO_LIMITS, Limits
 from sluicegate.settings import Secret
 from sluicegate.upstreams.health import OUT
 from sluicegate.upstreams.profile import UpstreamKind
+from sluicegate.upstreams.thinking import LearnedSwitch
 
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")]
 Model = Annotated[str, Meta(min_length=1, max_length=256)]
@@ -56,6 +58,8 @@ class UpstreamDraft(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     tokenizers: Annotated[dict[Model, Tokenizer], Meta(max_length=1000)] = {}
     # It has /v1/responses itself.
     responses: bool = False
+    # Of all requests to it, whoever asks; where one is reached, the next upstream is asked.
+    limits: Limits = NO_LIMITS
     enabled: bool = True
     # Only of the operator's own upstreams.
     offered_to: Offer = "none"
@@ -89,6 +93,7 @@ class UpstreamRecord(Struct, frozen=True, kw_only=True):
     # Rows that were written before there were these fields have none.
     tokenizers: dict[str, str] = {}
     responses: bool = False
+    limits: Limits = NO_LIMITS
 
     @property
     def origin(self) -> str:
@@ -124,6 +129,8 @@ class Discovered(Struct, frozen=True, kw_only=True):
     learned_at: int | None
     asked_at: int | None
     error: str | None
+    # What was seen in its answers of the ways to tell its models how much to think.
+    thinking: tuple[LearnedSwitch, ...] = ()
 
 
 class Learned(Discovered, frozen=True, kw_only=True):

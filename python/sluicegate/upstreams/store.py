@@ -26,6 +26,7 @@ from sluicegate.upstreams.record import (
     Usable,
     origin_of,
 )
+from sluicegate.upstreams.thinking import LearnedSwitch
 from sluicegate.upstreams.tokenizers import require_tokenizers
 
 _KIND = "upstream"
@@ -211,8 +212,7 @@ async def own_discovered(view: View, workspace: str, upstream: str) -> Discovere
 
 
 async def _learned(view: View, upstream: str) -> Discovered:
-    query = select(_discoveries).where(_discoveries.c.upstream == upstream)
-    row = (await view.execute(query)).first()
+    row = (await view.execute(select(_discoveries).where(_discoveries.c.upstream == upstream))).first()
     return NOTHING_LEARNED if row is None else _discovered(row)
 
 
@@ -222,6 +222,7 @@ def _discovered(row: Row[Any]) -> Discovered:
         learned_at=row.learned_at,
         asked_at=row.asked_at,
         error=row.error,
+        thinking=decode(row.thinking or "[]", tuple[LearnedSwitch, ...]),
     )
 
 

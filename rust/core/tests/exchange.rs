@@ -133,6 +133,7 @@ fn plain_call() -> Call {
         public_id: None,
         keep: false,
         shape: None,
+        thinking: None,
         hide_usage: false,
         choices: 1,
         keep_alive: Duration::ZERO,

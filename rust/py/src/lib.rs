@@ -3,8 +3,10 @@
 
 mod bridge;
 mod chunks;
+mod clock;
 mod journal;
 mod limits;
+mod metrics;
 mod prompt;
 mod reactor;
 mod request;
@@ -26,6 +28,9 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("RequestError", m.py().get_type::<request::RequestError>())?;
     m.add_function(wrap_pyfunction!(request::scan, m)?)?;
     m.add_class::<request::Request>()?;
+    m.add_class::<request::Message>()?;
+    m.add_function(wrap_pyfunction!(request::chain, m)?)?;
+    m.add_function(wrap_pyfunction!(request::without_thoughts, m)?)?;
     m.add_class::<request::Recipe>()?;
     m.add_class::<upstream::Upstream>()?;
     m.add_class::<values::Failure>()?;
@@ -38,6 +43,8 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<journal::Journal>()?;
     m.add_class::<journal::JournalSegment>()?;
     m.add_function(wrap_pyfunction!(journal::journal_segments, m)?)?;
+    m.add_class::<metrics::Metrics>()?;
+    m.add_function(wrap_pyfunction!(metrics::phases, m)?)?;
     m.add_class::<stream::Stream>()?;
     m.add_class::<bridge::Call>()?;
     m.add_class::<bridge::Bridge>()?;
