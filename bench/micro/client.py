@@ -55,7 +55,8 @@ def by_sluicegate(base_url: str) -> Streamed:
 
 
 def by_openai(base_url: str) -> Streamed:
-    client = openai.AsyncOpenAI(base_url=base_url, api_key="none", max_retries=0)
+    # On a busy machine 200 connections at once take longer than the 5 s it allows by default.
+    client = openai.AsyncOpenAI(base_url=base_url, api_key="none", max_retries=0, timeout=60)
 
     async def run(model: str) -> int:
         size = 0

@@ -141,6 +141,20 @@ class Recipe:
         Raises ValueError for a `max_tokens_field` that is none, and for a field that is not about thinking.
         """
 
+@final
+class QualityChecks:
+    """Checks of whole answers of chats: what is wrong with one for certain."""
+
+    def __new__(
+        cls, *, script: str | None = None, banned: Sequence[str] = ..., required: Sequence[str] = ...
+    ) -> Self:
+        """`script`: of most letters; `banned` must not be in the text, `required` must, without case."""
+    def check(self, request: bytes, answer: bytes) -> tuple[int, list[str]] | None:
+        """0 to 100 and the names of the checks that failed; 100: none did. None: no answer of a chat."""
+
+def stream_of(answer: bytes, hide_usage: bool) -> bytes:
+    """The events of the stream that this whole answer of a chat would have been. Raises ValueError."""
+
 def scan(operation: Operation, body: bytes) -> Request:
     """Read a request body in one pass.
 

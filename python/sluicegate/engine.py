@@ -31,6 +31,7 @@ from sluicegate._core import (
     Message,
     Metrics,
     Outcome,
+    QualityChecks,
     Recipe,
     Reply,
     Request,
@@ -45,6 +46,7 @@ from sluicegate._core import (
     journal_segments,
     phases,
     scan,
+    stream_of,
     without_thoughts,
 )
 
@@ -72,6 +74,7 @@ __all__ = [
     "Metrics",
     "Outcome",
     "PendingReply",
+    "QualityChecks",
     "Recipe",
     "Reply",
     "Request",
@@ -86,6 +89,7 @@ __all__ = [
     "journal_segments",
     "phases",
     "scan",
+    "stream_of",
     "without_thoughts",
 ]
 

@@ -85,6 +85,10 @@ class KeyConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     budget: dict[str, Any] = {}
 
 
+# How a server is told how much to think.
+ThinkingWay = Literal["effort", "minimal", "template", "reasoning", "enabled", "type", "flag", "omit"]
+
+
 class UpstreamConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`[[upstreams]]`: one OpenAI-compatible server."""
 
@@ -105,6 +109,8 @@ class UpstreamConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     # 0 is asked first; the next number only where nobody of it is left.
     priority: Annotated[int, Meta(ge=0, le=100)] = 0
     responses: bool = False  # It has /v1/responses itself.
+    # How it is told how much to think, the likeliest way first; without any, as its kind is.
+    thinking: Annotated[tuple[ThinkingWay, ...], Meta(max_length=8)] = ()
     limits: dict[str, Any] = {}  # Read by `limits/configured.py`.
     # By the upstream's own name of the model, where a person knows better than the server tells.
     context_lengths: dict[Model, Annotated[int, Meta(ge=1, le=100_000_000)]] = {}

@@ -53,6 +53,31 @@ def test_once_answers_one_request_and_ends() -> None:
     assert "pieces; the first after" in output
 
 
+def test_the_lines_for_a_shell_work_as_they_are_printed() -> None:
+    process = start()
+    try:
+        assert process.stdout is not None
+        shown = "".join(iter(process.stdout.readline, "Ctrl-C stops both.\n"))
+        lines = [line.strip() for line in shown.splitlines()]
+        script = [line for line in lines if line.startswith(("export OPENAI_COMPATIBLE_", "sluicegate ask "))]
+        assert len(script) == 4, shown
+        environment = clean_environment({})
+        environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+        asked = subprocess.run(
+            ["/bin/sh", "-ec", "\n".join(script)],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
+            check=False,
+        )
+        assert asked.returncode == 0, asked.stderr
+        assert "demo" in asked.stdout
+    finally:
+        process.terminate()
+        process.communicate()
+
+
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc to find child processes")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_signal_ends_both_processes(number: signal.Signals) -> None:

@@ -203,6 +203,23 @@ def test_a_timeout_around_it_closes_it(script: Script) -> None:
     asyncio.run(scenario())
 
 
+def test_a_loop_that_stood_still_is_no_timeout(demo: Server) -> None:
+    # Calls run on the loop's thread: what came while it was busy counts before its clocks do.
+    async def scenario() -> None:
+        async with AsyncClient(demo.base_url, model="demo", timeout=1.0) as client:
+            async with client.stream("Hi there") as stream:
+                await anext(stream)
+                time.sleep(2.0)  # noqa: ASYNC251 - a program that computes
+                streamed = "".join([chunk.content async for chunk in stream])
+            plain = asyncio.ensure_future(client.generate("Hi there"))
+            await asyncio.sleep(0)
+            time.sleep(2.0)  # noqa: ASYNC251
+            assert streamed
+            assert (await plain).content == stream.answer.content
+
+    asyncio.run(scenario())
+
+
 def test_closing_the_client_ends_what_runs(script: Script) -> None:
     client = Client(**script.says(endless))
     stream = client.stream("Go")

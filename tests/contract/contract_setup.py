@@ -73,6 +73,11 @@ name = "from-nowhere"
 model = ["demo/not-loaded", "demo/demo-fast"]
 
 [[assistants]]
+name = "narrow-one"
+model = ["narrow/narrow"]
+max_tokens = 500
+
+[[assistants]]
 name = "remembers"
 model = ["scripted/scripted"]
 system_prompt = "Be kind."
@@ -94,11 +99,6 @@ max_tokens = 100
 name = "remembers-demo"
 model = ["demo/demo-fast"]
 chat_history = "default_on"
-
-[[assistants]]
-name = "narrow-one"
-model = ["narrow/narrow"]
-max_tokens = 500
 """
 
 

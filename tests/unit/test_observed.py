@@ -175,6 +175,24 @@ async def test_the_phases_are_told_on_request(make: Made, body: bytes) -> None:
     assert "headers" not in gateway.engine.asked[0].options
 
 
+async def test_a_refusal_tells_its_phases_too(make: Made) -> None:
+    gateway = observed(make, failed(FakeFailure(retryable=False)), limits={"requests_per_minute": 1})
+    told = []
+    for status in (502, 429, 415):
+        kind = [] if status == 415 else [JSON]
+        answer = await request(gateway.app, body=BODY, headers=[AUTH, *kind, TIMED])
+        assert answer.status == status
+        told.append([entry.partition(";")[0] for entry in answer.headers["server-timing"].split(", ")])
+    assert told == [
+        ["authenticate", "read", "resolve", "admit", "prepare", "upstream"],
+        ["authenticate", "read", "resolve", "admit"],
+        ["authenticate", "read"],
+    ]
+    plain = await request(gateway.app, body=BODY)
+    assert plain.status == 429
+    assert "server-timing" not in plain.headers
+
+
 @pytest.mark.parametrize("value", [b"0", b"true", b"", b"1" * 5000])
 async def test_another_value_asks_for_nothing(make: Made, value: bytes) -> None:
     answer = await request(make().app, headers=[AUTH, JSON, (b"x-sluicegate-timing", value)])

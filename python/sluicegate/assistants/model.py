@@ -22,6 +22,21 @@ Text = Annotated[str, Meta(max_length=100_000)]
 Stop = Annotated[str, Meta(min_length=1, max_length=1000)]
 Tokens = Annotated[int, Meta(ge=1, le=100_000_000)]
 
+QualityAction = Literal["flag", "retry", "escalate", "block"]
+Script = Literal[
+    "latin",
+    "cyrillic",
+    "greek",
+    "arabic",
+    "hebrew",
+    "devanagari",
+    "thai",
+    "chinese",
+    "japanese",
+    "korean",
+]
+Phrase = Annotated[str, Meta(min_length=1, max_length=500)]
+
 # What a client may be locked out of; everything else of an assistant is never the client's to set.
 Lockable = Literal[
     "model",
@@ -53,8 +68,17 @@ class AssistantSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     chat_history: ChatHistory = "off"
     # Whether requests that name no conversation continue the last one of their user or key.
     default_thread: bool = True
-    # Stored; enforced once answers are scored.
+    # The least score of an answer; 0: answers are not scored.
     quality_score: Annotated[int, Meta(ge=0, le=100)] = 0
+    # Below it, or without a score: what happens then.
+    quality_action: QualityAction = "flag"
+    quality_unscored: Literal["allow", "block"] = "allow"
+    # Of streams: scored at their end, or held back until then.
+    quality_stream: Literal["observe", "hold"] = "observe"
+    # What is checked besides: the script of most letters, texts that must not be there, texts that must be.
+    quality_script: Script | None = None
+    quality_banned: Annotated[tuple[Phrase, ...], Meta(max_length=64)] = ()
+    quality_required: Annotated[tuple[Phrase, ...], Meta(max_length=64)] = ()
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
     max_tokens: Tokens | None = None
     top_p: Annotated[float, Meta(ge=0, le=1)] | None = None

@@ -1,6 +1,6 @@
 """One request to its upstreams, in turn: choose, prepare, ask, while nothing has reached the client."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -61,6 +61,8 @@ class Answered(Struct, frozen=True):
     reply: "Reply"
     candidate: Candidate
     dropped: tuple[str, ...]
+    # The events of a stream that was held back until it was known to be good enough.
+    held: bytes | None = None
 
 
 class Calls:
@@ -71,12 +73,15 @@ class Calls:
         self._rules = rules
         self._operation: Operation = rules.operation
 
-    async def call(self, job: Job) -> Answered:
-        """Stages 5 to 8: choose, prepare, ask; the next candidate only while nothing reached the client."""
+    async def call(self, job: Job, but: Sequence[Candidate] = ()) -> Answered:
+        """Stages 5 to 8: choose, prepare, ask; the next candidate only while nothing reached the client.
+
+        `but`: they have answered, and not well enough; there must be others.
+        """
         parts, plan = self._parts, job.ask.plan
-        candidate = select(plan.steps)
+        candidate = (select_other(plan.steps, but) if but else None) or select(plan.steps)
         parts.budget.deposit()
-        tried: list[Candidate] = []
+        tried: list[Candidate] = [*but]
         most = MORE_ATTEMPTS + len(plan.steps)
         refused: list[GatewayError] = []
         # All attempts share the time of the first: a failover must not make the client wait twice as long.
@@ -112,7 +117,7 @@ class Calls:
                 continue
             tried.append(candidate)
             upstream.note_failure(model, failure)
-            asked = len(tried) - len(refused)
+            asked = len(tried) - len(refused) - len(but)
             more = may_go_on(failure) and asked < most and monotonic() < deadline
             other = select_other(plan.steps, tried) if more else None
             # A 404 costs nobody anything, and may be the rule for as long as a model is not loaded.
@@ -140,7 +145,7 @@ class Calls:
         upstream, model = candidate
         leave(job.entry)
         ask, windows = job.ask, self._parts.windows
-        switch = switch_of(ask, candidate)
+        switch = None if ask.plan.thinking is None else switch_of(ask, candidate)
         made = recipe(ask, upstream, self._parts.make_recipe, switch)
         limit = windows.proven_limit(ask, candidate)
         if isinstance(limit, ToBeCounted):

@@ -9,6 +9,7 @@ from msgspec import Struct
 from sluicegate import errors
 from sluicegate.assistants.model import Assistant, AssistantSpec
 from sluicegate.assistants.resolve import Allowed, resolve, visible_names
+from sluicegate.chat.grade import QualityRule, quality_of
 from sluicegate.chat.thinking import ThinkingRule, rule_of
 from sluicegate.engine import Recipe
 from sluicegate.globs import globs_of
@@ -41,6 +42,7 @@ class Plan(Struct, frozen=True):
     recipes: dict[tuple[str, str, Switch | None], Recipe] = {}
     # Of an assistant.
     thinking: ThinkingRule | None = None
+    quality: QualityRule | None = None
 
 
 class View:
@@ -181,6 +183,7 @@ class View:
             _prompt_bytes(spec),
             keeps_history=spec.keeps_history,
             thinking=rule_of(spec),
+            quality=quality_of(spec),
         )
 
 

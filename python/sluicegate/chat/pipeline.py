@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from sluicegate import errors
 from sluicegate.chat.call import Answered, Calls, Job, Watch
 from sluicegate.chat.directory import View
+from sluicegate.chat.grade import graded
 from sluicegate.chat.parts import Parts
 from sluicegate.chat.prepare import Ask, Operation, Rules, check
 from sluicegate.chat.remember import Conversation
@@ -66,7 +67,9 @@ class Pipeline:
             watch = self._parts.watches.begin(exchange.receive, principal, exchange.began)
             try:
                 extra = {} if kept is None else kept.options
-                answered = await self.calls.call(Job(exchange, ask, principal, entry, watch, extra))
+                answered = await graded(
+                    self.calls, Job(exchange, ask, principal, entry, watch, extra), self._parts
+                )
                 answer = self._answer(exchange, entry, answered, watch, kept)
                 # The prompt may be long: it must not stay in memory for as long as its answer streams.
                 del ask, answered
@@ -76,6 +79,7 @@ class Pipeline:
         except GatewayError as error:
             error.headers += tuple(conversation.headers) if conversation else ()
             self._parts.ledger.refused(entry, error.status, error.code, error.message)
+            error.headers = (*error.headers, *entry.timing())
             error.settled = True
             raise
         except ClientGoneError:
@@ -165,15 +169,15 @@ class Pipeline:
     def headers_of(self, entry: Entry, answered: Answered) -> "list[errors.Header]":
         """The headers of an answer."""
         reply, (upstream, model), dropped = answered.reply, answered.candidate, answered.dropped
-        headers = [*(JSON_HEADERS if reply.stream is None else _STREAM_HEADERS), *reply.headers]
+        whole = reply.stream is None and answered.held is None
+        headers = [*(JSON_HEADERS if whole else _STREAM_HEADERS), *reply.headers]
         headers += entry.limit_headers
         if model != entry.model:
             headers.append((b"x-upstream-model", errors.header_value(model)))
         if dropped:
             names = ", ".join(dropped[:_MOST_DROPPED])
             headers.append((b"x-dropped-params", errors.header_value(names)))
-        if entry.timed:
-            headers.append((b"server-timing", entry.server_timing()))
+        headers += entry.timing()
         return headers + headers_of(entry, upstream, model)
 
     def settle(self, entry: Entry, candidate: Candidate, outcome: "Outcome | None") -> None:
@@ -195,7 +199,8 @@ class Pipeline:
             headers = self.headers_of(entry, answered)
             if kept is not None:
                 await kept.keep(reply.body, reply.outcome)
-            await exchange.answer(200, [*headers, *own], reply.body)
+            shown = reply.body if answered.held is None else answered.held
+            await exchange.answer(200, [*headers, *own], shown)
             return
         headers = [*self.headers_of(entry, answered), *own]
         settle = partial(self.settle, entry, candidate)

@@ -60,7 +60,7 @@ def switch_of(ask: "Ask", candidate: "Candidate") -> Switch | None:
     value = rule.value if wish is None or rule.locked else wish
     if value == "inherit":
         return Switch(value, "omit", overrules=True) if rule.locked and wish is not None else None
-    if not own and upstream.profile.guesses_thinking:
+    if not own and upstream.guesses_thinking:
         # The client knows this server better than we do.
         return None
     asked: Asked = "off" if value == "off" else "on"

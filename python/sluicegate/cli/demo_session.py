@@ -100,6 +100,12 @@ With curl:
   curl -N {base}/chat/completions -H 'Authorization: Bearer {key}' \\
     -H 'Content-Type: application/json' -d '{body}'
 
+With the client of this package, in a shell:
+  export OPENAI_COMPATIBLE_BASE_URL={base}
+  export OPENAI_COMPATIBLE_API_KEY={key}
+  export OPENAI_COMPATIBLE_MODEL=demo
+  sluicegate ask "{QUESTION}"
+
 With the official Python client (pip install openai):
   from openai import OpenAI
   client = OpenAI(base_url="{base}", api_key="{key}")

@@ -40,8 +40,9 @@ class Transport(Protocol):
     async def sleep(self, seconds: float) -> None: ...
 
 
-# One for the process: it keeps a bridge for each loop.
-_engine = Engine()
+# One for the process: it keeps a bridge for each loop. Calls run on the loop's own thread: to wake it
+# from another one was up to half of what a chunk cost (`python -m bench.micro.client`).
+_engine = Engine(inline=True)
 
 
 class AsyncLine:

@@ -85,6 +85,7 @@ class ResponsesPipeline:
             if asked is not None:
                 renamed(error)
             self._parts.ledger.refused(entry, error.status, error.code, error.message)
+            error.headers = (*error.headers, *entry.timing())
             error.settled = True
             raise
         except ClientGoneError:

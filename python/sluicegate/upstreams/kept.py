@@ -110,6 +110,7 @@ def config_of(record: UpstreamRecord, credentials: Credentials, networks: tuple[
         context_lengths=record.context_lengths,
         tokenizers=record.tokenizers,
         responses=record.responses,
+        thinking=record.thinking,
         limits=asdict(record.limits),
         connect_timeout=record.timeouts.connect,
         first_event_timeout=record.timeouts.first_event,

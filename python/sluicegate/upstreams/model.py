@@ -64,10 +64,9 @@ class Upstream:
         self.limited = limited
         self.stored = stored
         self.health: Health = Health() if before is None else before.health
-        same = before is not None and before.profile is self.profile
-        self.switches: Switches = (
-            before.switches if before is not None and same else Switches(self.profile.thinking)
-        )
+        ways = config.thinking or self.profile.thinking
+        same = before is not None and before.switches.ways == ways
+        self.switches: Switches = before.switches if before is not None and same else Switches(ways)
         self._asked_at: int | None = None
         self._learned: Mapping[str, int] = {}
         self._refuses_stream_options: frozenset[str] = frozenset()
@@ -76,6 +75,11 @@ class Upstream:
     def denied_params(self) -> tuple[str, ...]:
         """Fields of a request that are left out here."""
         return (*self.profile.denied_params, *self.config.denied_params)
+
+    @property
+    def guesses_thinking(self) -> bool:
+        """How it is told how much to think is a guess."""
+        return self.profile.guesses_thinking and not self.config.thinking
 
     def learn_context(self, lengths: Mapping[str, int]) -> None:
         """What the server tells of the context lengths of its models, in tokens."""

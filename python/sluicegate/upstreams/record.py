@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 from msgspec import Meta, Struct, structs
 
 from sluicegate.limits.model import NO_LIMITS, Limits
-from sluicegate.settings import Secret
+from sluicegate.settings import Secret, ThinkingWay
 from sluicegate.upstreams.health import OUT
 from sluicegate.upstreams.profile import UpstreamKind
 from sluicegate.upstreams.thinking import LearnedSwitch
@@ -58,6 +58,8 @@ class UpstreamDraft(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     tokenizers: Annotated[dict[Model, Tokenizer], Meta(max_length=1000)] = {}
     # It has /v1/responses itself.
     responses: bool = False
+    # How it is told how much to think, the likeliest way first; without any, as its kind is.
+    thinking: Annotated[tuple[ThinkingWay, ...], Meta(max_length=8)] = ()
     # Of all requests to it, whoever asks; where one is reached, the next upstream is asked.
     limits: Limits = NO_LIMITS
     enabled: bool = True
@@ -94,6 +96,7 @@ class UpstreamRecord(Struct, frozen=True, kw_only=True):
     tokenizers: dict[str, str] = {}
     responses: bool = False
     limits: Limits = NO_LIMITS
+    thinking: tuple[ThinkingWay, ...] = ()
 
     @property
     def origin(self) -> str:

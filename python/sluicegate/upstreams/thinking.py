@@ -6,17 +6,12 @@ from typing import Literal, NamedTuple
 import orjson
 from msgspec import Struct
 
-# How a server is told. «omit» tells it nothing.
-Way = Literal[
-    "effort",  # reasoning_effort: "none", "low" …
-    "minimal",  # the same, for models that know no "none"
-    "template",  # chat_template_kwargs: {"enable_thinking": …, "thinking": …}
-    "reasoning",  # reasoning: {"effort": …} or {"max_tokens": …}
-    "enabled",  # reasoning: {"enabled": …}
-    "type",  # thinking: {"type": "disabled"}
-    "flag",  # enable_thinking: …
-    "omit",
-]
+from sluicegate.settings import ThinkingWay
+
+# effort: reasoning_effort ("none", "low" …); minimal: the same, for models that know no "none"; template:
+# chat_template_kwargs.enable_thinking and .thinking; reasoning: reasoning.effort or .max_tokens; enabled:
+# reasoning.enabled; type: thinking.type; flag: enable_thinking; omit: it is told nothing.
+Way = ThinkingWay
 # What a request asks for: no thinking, or some.
 Asked = Literal["off", "on"]
 # «refused»: the server answered such a request with an error.
@@ -65,11 +60,11 @@ class Switch(NamedTuple):
 class Switches:
     """What is known of the switches of one upstream, in one worker."""
 
-    __slots__ = ("_learned", "_opens", "_ways")
+    __slots__ = ("_learned", "_opens", "ways")
 
     def __init__(self, ways: Sequence[Way]) -> None:
         """`ways`: those of its kind, at least one, the likeliest first."""
-        self._ways = tuple(ways)
+        self.ways = tuple(ways)
         # By model and what is asked: the verdict on each way.
         self._learned: dict[tuple[str, Asked], dict[Way, Verdict]] = {}
         # Models whose template opens the thought.
@@ -79,9 +74,9 @@ class Switches:
         """The way for the next request: the first that nothing speaks against; else one that is no error."""
         known = self._learned.get((model, asked))
         if known is None:
-            return self._ways[0]
+            return self.ways[0]
         # «minimal» differs from «effort» only where there is to be none.
-        ways = [way for way in self._ways if asked == "off" or way != "minimal"]
+        ways = [way for way in self.ways if asked == "off" or way != "minimal"]
         free = [way for way in ways if known.get(way) != "refused"]
         return next((way for way in free if known.get(way) != "not_effective"), free[0] if free else "omit")
 

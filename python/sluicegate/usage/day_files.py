@@ -39,7 +39,7 @@ _FIRST_4XX = 400
 _BUSY_MS = 5000
 # So many rows of one workspace are deleted in a transaction: whoever writes waits for it.
 _DELETED = 5000
-_VERSION = 3
+_VERSION = 4
 
 _HOURS = ", ".join(f'"{name}"' for name in ("hour", *DIMENSIONS, *SUMS))
 # Clustered by id, which is time: a page is one look-up and a walk. Every other index ends in the id.
@@ -272,20 +272,18 @@ class DayFiles:
 
 
 def _bring_up(db: sqlite3.Connection) -> None:
-    """A file of an older version gets what it lacks."""
-    if db.execute("PRAGMA user_version").fetchone()[0] in (0, _VERSION):
-        return
-    db.execute("BEGIN IMMEDIATE")
-    known = {row[1] for row in db.execute("PRAGMA table_info(hours)")}
-    for name in SUMS:
-        if name not in known:
-            db.execute(f"ALTER TABLE hours ADD COLUMN {name} INTEGER NOT NULL DEFAULT 0")
-    known = {row[1] for row in db.execute("PRAGMA table_info(records)")}
-    for name in NAMES:
-        if name not in known:
-            db.execute(f'ALTER TABLE records ADD COLUMN "{name}"')
-    db.execute(f"PRAGMA user_version = {_VERSION}")
-    db.execute("COMMIT")
+    """A file of an older version gets the columns that it lacks."""
+    for table, names, kind in (("records", NAMES, ""), ("hours", SUMS, "INTEGER NOT NULL DEFAULT 0")):
+        known = {row[1] for row in db.execute(f"PRAGMA table_info({table})")}
+        missing = [name for name in names if name not in known]
+        if not known or not missing:
+            continue
+        db.execute("BEGIN IMMEDIATE")
+        for name in missing:
+            # Another process may have been faster.
+            with suppress(sqlite3.OperationalError):
+                db.execute(f'ALTER TABLE {table} ADD COLUMN "{name}" {kind}')
+        db.execute("COMMIT")
 
 
 def _reason(error: sqlite3.Error) -> str:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from sluicegate.clock import wall_ns
+from sluicegate.clock import monotonic, wall_ns
 from sluicegate.storage.errors import StorageError
 from sluicegate.telemetry.logs import Log
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sluicegate.usage.move import Mover
 
 TICK_SECONDS = 1.0
+SILENT_SECONDS = 8.0
 
 
 class Ticking(Protocol):
@@ -36,6 +37,8 @@ class Keeper:
         """`mover`: None where no records are kept; `flush`: write what waits for the disk."""
         self._bodies = bodies
         self._dropped = 0
+        # The last round waited for a database that says nothing.
+        self._is_silent = False
         self._limits = limits
         self._mover = mover
         self._flush = flush
@@ -61,7 +64,9 @@ class Keeper:
             if self._moving is not None:
                 # A thread cannot be ended, and there is one that moves.
                 await asyncio.wait([self._moving])
-            await self._bring(self._mover)
+            if not self._is_silent:
+                # Else it would be waited for once more; what the journal has is moved by the next start.
+                await self._bring(self._mover)
             self._mover.release()
 
     async def _run(self) -> None:
@@ -93,14 +98,18 @@ class Keeper:
             self._dropped = bodies.dropped
 
     async def _move(self, mover: "Mover") -> None:
+        began, self._is_silent = monotonic(), False
         try:
             if not mover.acquire():
                 return
             moved = await asyncio.to_thread(mover.move)
         except StorageError as error:
+            self.failed += 1
+            self._is_silent = monotonic() - began > SILENT_SECONDS
             self._log.error("usage_not_moved", message=str(error))
             return
         except OSError as error:
+            self.failed += 1
             self._log.error("usage_not_moved", cause=error.strerror or type(error).__name__)
             return
         self.moved += moved.records

@@ -108,6 +108,9 @@ class Record(Struct, frozen=True, array_like=True, kw_only=True, gc=False):
     reserved_micros: int = 0
     # What thinking did that is wrong: «not_off», «ate_all».
     thinking: str | None = None
+    # 0 to 100 of an answer whose assistant wants a score, and the checks that failed.
+    score: int | None = None
+    failed_checks: str | None = None
 
 
 _encoder = msgspec.msgpack.Encoder()

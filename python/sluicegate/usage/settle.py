@@ -9,11 +9,14 @@ from sluicegate.clock import monotonic
 from sluicegate.engine import phases
 from sluicegate.telemetry.logs import Log
 from sluicegate.usage.bodies import Body, Copy
+from sluicegate.usage.closed import record_of
 from sluicegate.usage.model import Record, bounded
 from sluicegate.usage.prices import FREE, Price
-from sluicegate.usage.tell import End, Teller, Used
+from sluicegate.usage.tell import End, Teller, Used, observed
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sluicegate.engine import Failure, Outcome
     from sluicegate.errors import Header
     from sluicegate.http.head import Head
@@ -101,6 +104,15 @@ class Entry(Struct, gc=False):
     looks: bool = False
     # What thinking did to the answer that is wrong.
     thinking: str | None = None
+    # Scores a stream at its end.
+    grade: "Callable[[Outcome], None] | None" = None
+    # None: no score was asked for, or there is none.
+    score: int | None = None
+    failed_checks: str | None = None
+    # Of answers that were not good enough, and that nobody got.
+    spent_prompt: int = 0
+    spent_completion: int = 0
+    spent_micros: int = 0
 
     def record(self) -> Record:
         """As it stands while it is under way: the prompt is sent, and of the answer nobody knows."""
@@ -159,12 +171,14 @@ class Entry(Struct, gc=False):
         known = phases(self.readings(closing, closing), outcome is not None)
         return {name: took / 1000 for name, took in known[:-1]}
 
-    def server_timing(self) -> bytes:
-        """The phases up to the answer, as the header of that name has them: in milliseconds."""
+    def timing(self) -> "tuple[Header, ...]":
+        """The phases up to the answer as `server-timing`, in milliseconds; only where the client asks."""
+        if not self.timed:
+            return ()
         now = monotonic()
         known = phases(self.readings(now, now), relayed=True)
         shown = [f"{name};dur={took / 1000:g}" for name, took in known if name not in _AFTER]
-        return ", ".join(shown).encode()
+        return ((b"server-timing", ", ".join(shown).encode()),)
 
 
 # Not over when the headers leave.
@@ -240,6 +254,8 @@ class Ledger:
 
     def settled(self, entry: Entry, outcome: "Outcome | None") -> None:
         """An answer has ended; None: its task ended in another way, and so for the client."""
+        if entry.grade is not None and outcome is not None:
+            entry.grade(outcome)
         failure = None if outcome is None else outcome.failure
         used = used_of(entry, outcome)
         if failure is not None and failure.cause != "client_closed":
@@ -269,7 +285,11 @@ class Ledger:
         entry.has_ended = True
         held, entry.held = entry.held, None
         closing = monotonic()
-        micros = bounded(entry.price.cost(used.prompt, used.completion, used.cached))
+        cost = entry.price.cost(used.prompt, used.completion, used.cached)
+        micros = bounded(cost + entry.spent_micros)
+        if entry.spent_prompt or entry.spent_completion:
+            prompt, completion = used.prompt + entry.spent_prompt, used.completion + entry.spent_completion
+            used = used._replace(prompt=prompt, completion=completion)
         end = End(status, code, used, outcome, micros, closing, entry.overhead_us(closing, outcome))
         # None: it was never admitted.
         if held is not None:
@@ -289,7 +309,7 @@ class Ledger:
         if entry.copy is not None:
             self._keep(entry, entry.copy, end.outcome)
         self.recorded += 1
-        self.recorder.closed(_record(entry, end, message))
+        self.recorder.closed(record_of(entry, end, message))
 
     def _keep(self, entry: Entry, copy: Copy, outcome: "Outcome | None") -> None:
         if self._bodies is None:
@@ -328,7 +348,9 @@ class Ledger:
             phases_ms=entry.phases_ms(now, outcome),
             **({} if entry.trace is None else {"trace_id": entry.trace.id}),
             thinking=entry.thinking,
-            **_observed(outcome),
+            score=entry.score,
+            failed_checks=entry.failed_checks,
+            **observed(outcome),
         )
 
 
@@ -339,69 +361,7 @@ def used_of(entry: Entry, outcome: "Outcome | None") -> Used:
     prompt, completion = outcome.prompt_tokens, outcome.completion_tokens
     if prompt is None or outcome.usage_suspect:
         # An event of a stream has a token or a little more; a plain answer has four bytes a token.
-        seen = outcome.events if entry.stream else outcome.bytes_in // 4
+        seen = outcome.events if entry.stream and outcome.events else outcome.bytes_in // 4
         return Used(entry.prompt_tokens, seen)
     cached, reasoning = outcome.cached_tokens or 0, outcome.reasoning_tokens or 0
     return Used(prompt, completion or 0, cached, reasoning, "upstream")
-
-
-def _sent(entry: Entry, outcome: "Outcome | None") -> int:
-    if entry.bytes_out or outcome is None:
-        return entry.bytes_out
-    # The event that ends a response follows when the response is stored.
-    return outcome.bytes_out + len(outcome.closing)
-
-
-def _finish(outcome: "Outcome | None") -> str | None:
-    return outcome.finish_reasons[0] if outcome is not None and outcome.finish_reasons else None
-
-
-def _observed(outcome: "Outcome | None") -> dict[str, object]:
-    if outcome is None:
-        return {}
-    first = outcome.first_event_us
-    return {
-        "first_event_ms": None if first is None else first / 1000,
-        "prompt_tokens": outcome.prompt_tokens,
-        "completion_tokens": outcome.completion_tokens,
-        "usage_suspect": outcome.usage_suspect,
-        "finish": outcome.finish_reasons,
-        "events": outcome.events,
-    }
-
-
-def _record(entry: Entry, end: End, message: str | None) -> Record:
-    """The request as it ended."""
-    outcome = end.outcome
-    prompt, completion, cached, reasoning, source = end.used
-    return Record(
-        id=entry.request_id,
-        workspace=entry.workspace,
-        key=entry.key,
-        operation=entry.operation,
-        stream=entry.stream,
-        model=entry.model or "",
-        assistant=entry.assistant,
-        assistant_version=entry.assistant_version,
-        upstream=entry.upstream,
-        upstream_model=entry.upstream_model,
-        status=end.status,
-        code=end.code,
-        error=message,
-        attempts=entry.attempts,
-        prompt_tokens=bounded(prompt),
-        completion_tokens=bounded(completion),
-        cached_tokens=bounded(cached),
-        reasoning_tokens=bounded(reasoning),
-        source=source,
-        micros=end.micros,
-        first_us=None if outcome is None else outcome.first_event_us,
-        duration_us=int((end.closing - entry.began) * _MICROSECONDS),
-        overhead_us=end.overhead_us,
-        bytes_in=entry.bytes_in,
-        bytes_out=_sent(entry, outcome),
-        client=entry.client,
-        finish=_finish(outcome),
-        conversation=entry.conversation,
-        thinking=entry.thinking,
-    )

@@ -143,3 +143,18 @@ class Teller:
         """A fault of our own."""
         if self._metrics is not None:
             self._metrics.count("internal_errors", 1)
+
+
+def observed(outcome: "Outcome | None") -> dict[str, object]:
+    """What a log line has of an answer."""
+    if outcome is None:
+        return {}
+    first = outcome.first_event_us
+    return {
+        "first_event_ms": None if first is None else first / 1000,
+        "prompt_tokens": outcome.prompt_tokens,
+        "completion_tokens": outcome.completion_tokens,
+        "usage_suspect": outcome.usage_suspect,
+        "finish": outcome.finish_reasons,
+        "events": outcome.events,
+    }

@@ -1,4 +1,5 @@
 //! Messages that mean the same have one digest, others have others, and a body takes what came before at one place.
+#![allow(clippy::unwrap_used)] // clippy.toml allows it only inside of #[test]
 
 use proptest::prelude::*;
 use serde_json::{json, Value};

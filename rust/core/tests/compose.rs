@@ -445,7 +445,10 @@ fn a_switch_replaces_all_that_is_said_of_thinking() {
     assert!(found.dropped.is_empty());
     // A field that the upstream refuses stays away, whoever wants it.
     let denied = switch(&[("reasoning_effort", None, r#""none""#)], true).deny("reasoning_effort");
-    assert_eq!(sent(r#"{"reasoning_effort":"low","messages":[{"role":"user"}]}"#, &denied, None), r#"{"messages":[{"role":"user"}]}"#);
+    assert_eq!(
+        sent(r#"{"reasoning_effort":"low","messages":[{"role":"user"}]}"#, &denied, None),
+        r#"{"messages":[{"role":"user"}]}"#
+    );
     assert_eq!(sent(r#"{"messages":[{"role":"user"}]}"#, &denied, None), r#"{"messages":[{"role":"user"}]}"#);
 }
 

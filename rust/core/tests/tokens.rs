@@ -168,6 +168,19 @@ fn stops_when_asked() {
 }
 
 #[test]
+fn a_stopped_call_leaves_nothing_for_the_next_one() {
+    let encoding = encoding("cl100k_base").unwrap();
+    for round in 0..8 {
+        // New words that wait to be encoded, and behind them a piece that is stopped.
+        let words: String = (0..5 + round).map(|word| format!(" qzx{round}w{word}vkj")).collect();
+        let text = format!("{words} {}", "a".repeat(200_000));
+        assert_eq!(encoding.count_until(&text, &mut || true), Err(Stopped));
+        agree(encoding, &format!(" xyqj{round}zz größtmöglich{round} невообразимо{round}"));
+        agree(encoding, &words);
+    }
+}
+
+#[test]
 fn threads_share_an_encoding() {
     let encoding = encoding("o200k_base").unwrap();
     let text = "Many threads, one table: größer, быстрее, 速い, déjà-vu 123456. ".repeat(50);

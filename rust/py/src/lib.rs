@@ -8,6 +8,7 @@ mod journal;
 mod limits;
 mod metrics;
 mod prompt;
+mod quality;
 mod reactor;
 mod request;
 mod runtime;
@@ -32,6 +33,8 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(request::chain, m)?)?;
     m.add_function(wrap_pyfunction!(request::without_thoughts, m)?)?;
     m.add_class::<request::Recipe>()?;
+    m.add_class::<quality::QualityChecks>()?;
+    m.add_function(wrap_pyfunction!(quality::stream_of, m)?)?;
     m.add_class::<upstream::Upstream>()?;
     m.add_class::<values::Failure>()?;
     m.add_class::<values::Outcome>()?;

@@ -89,6 +89,11 @@ def settings(base_url: str) -> str:
         parts += [assistant(f"{kind} {value}", f"{kind}/m", thinking=value) for value in SETTINGS]
         parts.append(assistant(f"{kind} inherit", f"{kind}/m"))
     lock: Any = ["thinking"]
+    # A server of no known kind whose operator knows how to tell it.
+    parts.insert(
+        0, upstream("custom", base_url).replace("custom", "known", 1) + 'thinking = ["flag", "type"]\n'
+    )
+    parts += [assistant("known off", "known/m", thinking="off"), assistant("known inherit", "known/m")]
     parts += [
         assistant("apart", "vllm/apart", reasoning_output="separate"),
         assistant("hidden", "vllm/hidden", reasoning_output="hide"),
@@ -106,7 +111,9 @@ def settings(base_url: str) -> str:
 def thinking(scripted: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """`sluicegate serve` before one scripted upstream of each kind."""
     folder = tmp_path_factory.mktemp("thinking")
-    with gateway(settings(scripted.base_url), folder, keys=API_KEY) as server:
+    # Where histories are kept, which one of the assistants does.
+    environment = {"SLUICEGATE_DATA_DIR": str(folder / "data")}
+    with gateway(settings(scripted.base_url), folder, keys=API_KEY, environment=environment) as server:
         yield server
 
 
@@ -199,6 +206,14 @@ def test_a_client_may_say_it_in_any_words(
         key, extra = script()
         thinker.chat.completions.create(model=model, messages=QUESTION, extra_body=extra | wish)
         assert told(scripted, key) == [wish], model
+
+
+def test_an_upstream_may_name_its_own_ways(thinker: OpenAI, scripted: ScriptedUpstream) -> None:
+    for model in ("known off", "known inherit"):
+        key, extra = script()
+        wish = {"reasoning_effort": "none"}
+        thinker.chat.completions.create(model=model, messages=QUESTION, extra_body=extra | wish)
+        assert told(scripted, key) == [{"enable_thinking": False}], model
 
 
 def test_a_lock_has_the_last_word(thinker: OpenAI, scripted: ScriptedUpstream) -> None:

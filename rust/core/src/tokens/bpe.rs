@@ -58,7 +58,7 @@ impl Places {
     /// Joins the bytes of a piece of at most [`WINDOW`] bytes and appends its tokens to `out`. `text`: they are UTF-8.
     fn merge(&mut self, vocabulary: &Vocabulary, bytes: &[u8], text: bool, out: &mut Vec<u32>) {
         let count = if text && !bytes.is_ascii() {
-            self.place_characters(vocabulary, bytes)
+            self.place_units(vocabulary, bytes)
         } else {
             self.place_bytes(vocabulary, bytes)
         };
@@ -97,33 +97,10 @@ impl Places {
         bytes.len() as u8
     }
 
-    /// Begins with whole characters instead of bytes, which spares half of the joins or more outside ASCII.
-    ///
-    /// Where no token spans a place with only a part of a character beside it, nothing joins across it before both
-    /// characters are whole. And a rank is always higher than those of its two halves, so the joins come in the order
-    /// of the ranks: making a character whole early changes nothing that comes before it. A character at any other
-    /// place, or one that is no token, begins as its bytes.
     #[allow(clippy::cast_possible_truncation)]
-    fn place_characters(&mut self, vocabulary: &Vocabulary, bytes: &[u8]) -> u8 {
-        let mut count = 0;
-        let mut at = 0;
-        let mut apart_before = true;
-        while at < bytes.len() {
-            let end = at + length_after(bytes[at]);
-            let apart = end == bytes.len() || !vocabulary.bridges.spans_in_parts(bytes[end - 1], bytes[end]);
-            let whole = if apart && apart_before { vocabulary.character(&bytes[at..end]) } else { NONE };
-            if whole == NONE {
-                for &byte in &bytes[at..end] {
-                    self.tokens[count] = vocabulary.byte(byte);
-                    count += 1;
-                }
-            } else {
-                self.tokens[count] = whole;
-                count += 1;
-            }
-            apart_before = apart;
-            at = end;
-        }
+    fn place_units(&mut self, vocabulary: &Vocabulary, bytes: &[u8]) -> u8 {
+        // There are more places than bytes in a window.
+        let count = units(vocabulary, bytes, &mut self.tokens).unwrap_or(0);
         for pair in self.tokens[..count].windows(2) {
             vocabulary.prefetch_join(pair[0], pair[1]);
         }
@@ -174,6 +151,37 @@ impl Places {
     }
 }
 
+/// What the joining of a piece begins with: its characters instead of its bytes, which spares half of the joins or
+/// more outside ASCII. Gives how many there are, or `None` if `out` has no room for them. `bytes` is UTF-8.
+///
+/// Where no token spans a place with only a part of a character beside it, nothing joins across it before both
+/// characters are whole. And a rank is always higher than those of its two halves, so the joins come in the order
+/// of the ranks: making a character whole early changes nothing that comes before it. A character at any other
+/// place, or one that is no token, begins as its bytes.
+#[inline(always)]
+pub(super) fn units(vocabulary: &Vocabulary, bytes: &[u8], out: &mut [u32]) -> Option<usize> {
+    let mut count = 0;
+    let mut at = 0;
+    let mut apart_before = true;
+    while at < bytes.len() {
+        let end = at + length_after(bytes[at]);
+        let apart = end == bytes.len() || !vocabulary.bridges.spans_in_parts(bytes[end - 1], bytes[end]);
+        let whole = if apart && apart_before { vocabulary.character(&bytes[at..end]) } else { NONE };
+        if whole == NONE {
+            for &byte in &bytes[at..end] {
+                *out.get_mut(count)? = vocabulary.byte(byte);
+                count += 1;
+            }
+        } else {
+            *out.get_mut(count)? = whole;
+            count += 1;
+        }
+        apart_before = apart;
+        at = end;
+    }
+    Some(count)
+}
+
 /// A rank and its place as one number, in the order of joining.
 #[inline(always)]
 #[allow(clippy::cast_possible_wrap)]
@@ -201,11 +209,11 @@ pub(super) enum Sink<'a> {
 }
 
 impl Merger {
-    /// The tokens of a piece of at most [`WINDOW`] bytes; `text`: they are UTF-8.
-    pub(super) fn short(&mut self, vocabulary: &Vocabulary, bytes: &[u8], text: bool) -> &[u32] {
+    /// The tokens of a piece of at most [`WINDOW`] bytes, which are UTF-8.
+    pub(super) fn short(&mut self, vocabulary: &Vocabulary, bytes: &[u8]) -> &[u32] {
         self.window.clear();
         self.tokens.clear();
-        self.places.merge(vocabulary, bytes, text, &mut self.tokens);
+        self.places.merge(vocabulary, bytes, true, &mut self.tokens);
         &self.tokens
     }
 

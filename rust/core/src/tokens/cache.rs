@@ -1,6 +1,6 @@
 //! What each short piece was encoded to the last time: a small table of fixed size that only one thread uses at once.
 
-use super::{bpe::Merger, prefetch::prefetch, vocab::Key};
+use super::{bpe::Merger, lanes::Lanes, prefetch::prefetch, vocab::Key};
 use parking_lot::{Mutex, MutexGuard};
 use std::{
     cell::Cell,
@@ -28,6 +28,7 @@ pub(super) struct Cache {
     keys: Box<[[u128; 2]; SETS]>,
     ids: Box<[[u64; 2]; SETS]>,
     pub(super) merger: Merger,
+    pub(super) lanes: Lanes,
 }
 
 /// What the cache knows of a piece: how many tokens it has and, if they are at most three, their ids.
@@ -44,6 +45,12 @@ impl Known {
         Self { count, packed: 0 }
     }
 
+    /// The ids of the tokens, where there are at most three.
+    #[inline(always)]
+    pub(super) fn ids(self) -> [u32; MAX_IDS] {
+        [self.id(0), self.id(1), self.id(2)]
+    }
+
     /// The id of token `at`, where there are at most three.
     #[inline(always)]
     #[allow(clippy::cast_possible_truncation)]
@@ -54,7 +61,12 @@ impl Known {
 
 impl Cache {
     fn new() -> Self {
-        Self { keys: filled([NO_KEY; 2]), ids: filled([u64::MAX; 2]), merger: Merger::default() }
+        Self {
+            keys: filled([NO_KEY; 2]),
+            ids: filled([u64::MAX; 2]),
+            merger: Merger::default(),
+            lanes: Lanes::default(),
+        }
     }
 
     /// How many tokens a piece has; 0 if the cache does not know it. Without a branch.

@@ -2,6 +2,7 @@
 
 use super::{
     cache::{Cache, Caches, Known},
+    lanes::LANES,
     output::Output,
     parts::{Parts, CAPACITY},
     scan::{Classify, Portable},
@@ -52,9 +53,12 @@ impl Encoder {
         stop: &mut dyn FnMut() -> bool,
     ) -> Result<(), Stopped> {
         let mut taken = self.caches.take();
-        let mut run = Run { encoder: self, cache: taken.cache(), bytes: text.as_bytes(), text: true, output, stop };
+        let cache = taken.cache();
+        // A call that was stopped may have left pieces there.
+        cache.lanes.clear();
+        let mut run = Run { encoder: self, cache, bytes: text.as_bytes(), output, stop };
         let mut parts = Parts::new(text, self.pattern, &self.vocabulary.bridges, classify);
-        let mut work = Work { sought: [(0, 0); CAPACITY], later: [0; CAPACITY + 1] };
+        let mut work = Work::new();
         let mut ask = STOP_EVERY;
         while parts.fill() {
             run.batch(&parts, &mut work)?;
@@ -70,13 +74,15 @@ impl Encoder {
 
     /// Encodes any bytes as one piece.
     pub(super) fn piece(&self, bytes: &[u8], output: &mut impl Output) {
-        let mut taken = self.caches.take();
-        let text = std::str::from_utf8(bytes).is_ok();
-        let mut run = Run { encoder: self, cache: taken.cache(), bytes, text, output, stop: &mut || false };
-        if !bytes.is_empty() {
-            // Never stopped, so never an error.
-            let _ = run.part(bytes, key_or_none(bytes, 0, bytes.len()), Seen::hash(bytes));
+        if bytes.is_empty() {
+            return;
         }
+        if let Some(id) = self.vocabulary.find(bytes) {
+            return output.tokens(&[id]);
+        }
+        let mut taken = self.caches.take();
+        // Never stopped, so never an error.
+        let _ = taken.cache().merger.long(&self.vocabulary, bytes, output.sink(), &mut || false);
     }
 }
 
@@ -85,10 +91,38 @@ struct Run<'a, O> {
     encoder: &'a Encoder,
     cache: &'a mut Cache,
     bytes: &'a [u8],
-    /// Whether they are UTF-8.
-    text: bool,
     output: &'a mut O,
     stop: &'a mut dyn FnMut() -> bool,
+}
+
+/// The working memory of a batch.
+struct Work {
+    /// The key and hash of each part.
+    sought: [(Key, u64); CAPACITY],
+    /// The numbers of the parts that wait.
+    later: [u8; CAPACITY + 1],
+    /// The numbers of those whose pieces are in the lanes.
+    joining: [u8; LANES],
+    joining_count: usize,
+    /// Where the order matters: the tokens of the parts that waited, and where those of each part are.
+    ids: Vec<u32>,
+    places: [(u32, u32); CAPACITY],
+}
+
+/// The place of a part whose tokens nobody keeps: it is encoded when its turn comes.
+const TOO_LONG: (u32, u32) = (u32::MAX, 0);
+
+impl Work {
+    fn new() -> Self {
+        Self {
+            sought: [(0, 0); CAPACITY],
+            later: [0; CAPACITY + 1],
+            joining: [0; LANES],
+            joining_count: 0,
+            ids: Vec::new(),
+            places: [TOO_LONG; CAPACITY],
+        }
+    }
 }
 
 impl<O: Output> Run<'_, O> {
@@ -113,13 +147,16 @@ impl<O: Output> Run<'_, O> {
         for &at in &work.later[..waiting] {
             self.encoder.seen.prefetch_entry(work.sought[usize::from(at)].1);
         }
-        for &at in &work.later[..waiting] {
-            let (start, end) = parts.bounds(usize::from(at));
-            let (key, hash) = work.sought[usize::from(at)];
-            // An equal part of the same batch may have come first.
-            if !self.cache.get(key, hash).is_some_and(|known| self.output.known(known)) {
-                self.part(&self.bytes[start..end], key, hash)?;
+        work.ids.clear();
+        for waiter in 0..waiting {
+            let at = work.later[waiter];
+            if !self.find(parts, work, at)? {
+                self.begin(parts, work, at);
             }
+        }
+        self.join(parts, work);
+        if O::IN_ORDER {
+            return self.hand_out(parts, work, waiting);
         }
         Ok(())
     }
@@ -175,65 +212,130 @@ impl<O: Output> Run<'_, O> {
         self.encoder.seen.prefetch(*hash);
     }
 
-    fn part(&mut self, bytes: &[u8], key: Key, hash: u64) -> Result<(), Stopped> {
-        if bytes.len() <= KEY_BYTES {
-            self.short(bytes, key, hash);
-            return Ok(());
-        }
-        if let Some(id) = self.encoder.vocabulary.find(bytes) {
-            self.output.tokens(&[id]);
-            return Ok(());
+    /// Answers a part that is a token or was met before; `false` if its piece has to be encoded. A piece that is too
+    /// long to be kept is encoded at once, or when its turn comes.
+    #[inline(always)]
+    fn find<C: Classify>(&mut self, parts: &Parts<'_, C>, work: &mut Work, at: u8) -> Result<bool, Stopped> {
+        let (start, end) = parts.bounds(usize::from(at));
+        let bytes = &self.bytes[start..end];
+        let (key, hash) = work.sought[usize::from(at)];
+        let short = bytes.len() <= KEY_BYTES;
+        let id = if short {
+            // An equal part of the same batch may have come first.
+            if let Some(known) = self.cache.get(key, hash) {
+                if !O::IN_ORDER {
+                    return Ok(self.output.known(known));
+                }
+                if let Some(ids) = known.ids().get(..known.count) {
+                    self.answer(work, at, ids);
+                    return Ok(true);
+                }
+            }
+            self.encoder.vocabulary.find_key(key)
+        } else {
+            self.encoder.vocabulary.find(bytes).unwrap_or(NONE)
+        };
+        if id != NONE {
+            if short {
+                self.cache.put(key, hash, &[id]);
+            }
+            self.answer(work, at, &[id]);
+            return Ok(true);
         }
         if bytes.len() > MAX_BYTES {
-            return self.cache.merger.long(&self.encoder.vocabulary, bytes, self.output.sink(), self.stop);
+            if O::IN_ORDER {
+                work.places[usize::from(at)] = TOO_LONG;
+                return Ok(true);
+            }
+            let vocabulary = &self.encoder.vocabulary;
+            return self.cache.merger.long(vocabulary, bytes, self.output.sink(), self.stop).map(|()| true);
         }
         let mut found = Found::default();
-        let tokens = merged(self.encoder, self.cache, (bytes, hash), self.text, &mut found);
-        self.output.tokens(tokens);
+        if !self.encoder.seen.get(bytes, hash, &mut found) {
+            return Ok(false);
+        }
+        if short {
+            self.cache.put(key, hash, found.tokens());
+        }
+        self.answer(work, at, found.tokens());
+        Ok(true)
+    }
+
+    /// Puts a piece that has to be encoded into the lanes, or encodes it now if it is too long for them.
+    fn begin<C: Classify>(&mut self, parts: &Parts<'_, C>, work: &mut Work, at: u8) {
+        let (start, end) = parts.bounds(usize::from(at));
+        let bytes = &self.bytes[start..end];
+        if self.cache.lanes.push(&self.encoder.vocabulary, bytes) {
+            work.joining[work.joining_count] = at;
+            work.joining_count += 1;
+            if work.joining_count == LANES {
+                self.join(parts, work);
+            }
+        } else {
+            let tokens = self.cache.merger.short(&self.encoder.vocabulary, bytes);
+            // Copied, because they lie in the working memory of the cache.
+            let tokens = tokens.to_vec();
+            self.keep(parts, work, at, &tokens);
+        }
+    }
+
+    /// Encodes the pieces that are in the lanes.
+    fn join<C: Classify>(&mut self, parts: &Parts<'_, C>, work: &mut Work) {
+        if work.joining_count == 0 {
+            return;
+        }
+        self.cache.lanes.join(&self.encoder.vocabulary);
+        for lane in 0..work.joining_count {
+            let (tokens, count) = self.cache.lanes.tokens(lane);
+            self.keep(parts, work, work.joining[lane], &tokens[..count]);
+        }
+        self.cache.lanes.clear();
+        work.joining_count = 0;
+    }
+
+    /// Answers a part, and keeps the tokens of its piece for the next time.
+    #[inline(always)]
+    fn keep<C: Classify>(&mut self, parts: &Parts<'_, C>, work: &mut Work, at: u8, tokens: &[u32]) {
+        let (start, end) = parts.bounds(usize::from(at));
+        let (key, hash) = work.sought[usize::from(at)];
+        self.encoder.seen.put(&self.bytes[start..end], hash, tokens);
+        if end - start <= KEY_BYTES {
+            self.cache.put(key, hash, tokens);
+        }
+        self.answer(work, at, tokens);
+    }
+
+    /// Hands out the tokens of a part, or keeps them until its turn comes.
+    #[inline(always)]
+    #[allow(clippy::cast_possible_truncation)]
+    fn answer(&mut self, work: &mut Work, at: u8, tokens: &[u32]) {
+        if O::IN_ORDER {
+            work.places[usize::from(at)] = (work.ids.len() as u32, tokens.len() as u32);
+            work.ids.extend_from_slice(tokens);
+        } else {
+            self.output.tokens(tokens);
+        }
+    }
+
+    /// Hands out the tokens of the parts that waited, in their order.
+    fn hand_out<C: Classify>(&mut self, parts: &Parts<'_, C>, work: &Work, waiting: usize) -> Result<(), Stopped> {
+        for &at in &work.later[..waiting] {
+            let place = work.places[usize::from(at)];
+            if place == TOO_LONG {
+                let (start, end) = parts.bounds(usize::from(at));
+                let (vocabulary, bytes) = (&self.encoder.vocabulary, &self.bytes[start..end]);
+                self.cache.merger.long(vocabulary, bytes, self.output.sink(), self.stop)?;
+            } else {
+                let start = place.0 as usize;
+                self.output.tokens(&work.ids[start..start + place.1 as usize]);
+            }
+        }
         Ok(())
     }
-
-    fn short(&mut self, bytes: &[u8], key: Key, hash: u64) {
-        let id = self.encoder.vocabulary.find_key(key);
-        if id != NONE {
-            self.cache.put(key, hash, &[id]);
-            return self.output.tokens(&[id]);
-        }
-        let mut found = Found::default();
-        let tokens = merged(self.encoder, self.cache, (bytes, hash), self.text, &mut found);
-        self.output.tokens(tokens);
-        // Copied, because the tokens may still lie in the working memory of the cache.
-        let mut ids = [NONE; KEY_BYTES];
-        let count = tokens.len();
-        ids[..count].copy_from_slice(tokens);
-        self.cache.put(key, hash, &ids[..count]);
-    }
-}
-
-/// The working memory of a batch: the key and hash of each part, and the numbers of those that wait.
-struct Work {
-    sought: [(Key, u64); CAPACITY],
-    later: [u8; CAPACITY + 1],
 }
 
 /// The key of a part; of one that is too long, a key that no piece has.
 #[inline(always)]
 fn key_or_none(bytes: &[u8], at: usize, length: usize) -> Key {
     key(bytes, at, if length <= KEY_BYTES { length } else { 0 })
-}
-
-/// The tokens of a piece of at most [`MAX_BYTES`] that is no token: seen before, or encoded now. `text`: it is UTF-8.
-fn merged<'a>(
-    encoder: &Encoder,
-    cache: &'a mut Cache,
-    (bytes, hash): (&[u8], u64),
-    text: bool,
-    found: &'a mut Found,
-) -> &'a [u32] {
-    if encoder.seen.get(bytes, hash, found) {
-        return found.tokens();
-    }
-    let tokens = cache.merger.short(&encoder.vocabulary, bytes, text);
-    encoder.seen.put(bytes, hash, tokens);
-    tokens
 }

@@ -1,8 +1,8 @@
 //! Counting and encoding tokens exactly as tiktoken does, in time linear in the text.
 //!
 //! The way of a text, in `encoder.rs`: `scan.rs` and `split.rs` find its pieces, `bridges.rs` cuts long ones, `cache.rs`
-//! knows most of them, `vocab.rs` which ones are tokens, `seen.rs` those that were met before, and `bpe.rs` encodes the
-//! rest. `docs/adr/0004-tokens.md` has the reasons and figures.
+//! knows most of them, `vocab.rs` which ones are tokens, `seen.rs` those that were met before, and `lanes.rs` and `bpe.rs`
+//! encode the rest. `docs/adr/0004-tokens.md` has the reasons and figures.
 
 pub mod batch;
 mod bpe;
@@ -15,9 +15,11 @@ pub mod cut;
 mod encoder;
 mod encoding;
 pub mod hugging_face;
+mod lanes;
 mod memo;
 mod model;
 mod output;
+mod pairs;
 mod parts;
 mod prefetch;
 mod scan;

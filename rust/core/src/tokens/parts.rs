@@ -8,7 +8,7 @@ use super::{
 };
 
 /// A batch is full with this many parts.
-const BATCH: usize = 64;
+const BATCH: usize = 160;
 /// The last window may bring as many more as it has bytes.
 pub(super) const CAPACITY: usize = BATCH + scan::WINDOW;
 

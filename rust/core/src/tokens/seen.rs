@@ -19,7 +19,7 @@ use std::sync::{
 };
 
 /// Entries of one cache line, for nearly everything: 11.7 MiB, and 2 MiB for their index.
-type Words = Table<4, 3>;
+type Words = Table<WORD_KEY, 3>;
 const WORDS: (usize, u32) = (192_000, 16);
 /// Entries of three cache lines for rows of dashes and their like: 0.8 MiB. Encoding those costs most.
 type Rows = Table<16, 7>;
@@ -27,7 +27,8 @@ const ROWS: (usize, u32) = (4096, 10);
 /// The longest piece that is kept, in bytes; the last byte of a key is the length.
 pub(super) const MAX_BYTES: usize = ROW_WORDS * 8 - 1;
 const ROW_WORDS: usize = 16;
-const WORD_BYTES: usize = 4 * 8 - 1;
+const WORD_BYTES: usize = WORD_KEY * 8 - 1;
+const WORD_KEY: usize = 4;
 /// Three ids of 18 bits in a word, and their number above them in the first one.
 const IDS_IN_WORD: usize = 3;
 const ID_BITS: usize = 18;
@@ -220,13 +221,12 @@ impl<const KEY: usize, const IDS: usize> Table<KEY, IDS> {
 
     /// Notes an entry in a free slot of its bucket, or in that of the oldest one.
     fn enter(&self, hash: u64, entry: usize) {
+        let bucket = &self.bucket(hash).0;
         let all = self.blocks.len() * BLOCK;
-        let age = |slot: &AtomicU32| match slot.load(Ordering::Relaxed) {
-            0 => all,
-            slot => (entry + all - number(slot)) % all,
-        };
-        if let Some(oldest) = self.bucket(hash).0.iter().max_by_key(|slot| age(slot)) {
-            oldest.store(slot(hash, entry), Ordering::Relaxed);
+        let age = |slot: &AtomicU32| (entry + all - number(slot.load(Ordering::Relaxed).max(1))) % all;
+        let free = bucket.iter().find(|slot| slot.load(Ordering::Relaxed) == 0);
+        if let Some(place) = free.or_else(|| bucket.iter().max_by_key(|slot| age(slot))) {
+            place.store(slot(hash, entry), Ordering::Relaxed);
         }
     }
 }
@@ -263,6 +263,22 @@ impl Found {
 /// A piece as words; the highest byte of the last one is the length.
 #[allow(clippy::cast_possible_truncation)]
 fn words_of<const KEY: usize>(piece: &[u8]) -> [u64; KEY] {
+    // 17 to 31 bytes: without a copy of a length that nobody can guess.
+    if let (WORD_KEY, 17.., Some(first), Some(last)) = (KEY, piece.len(), piece.first_chunk(), piece.last_chunk()) {
+        let (first, last) = (u128::from_le_bytes(*first), u128::from_le_bytes(*last));
+        let last = last >> (8 * (32 - piece.len())) | (piece.len() as u128) << 120;
+        let words = [first as u64, (first >> 64) as u64, last as u64, (last >> 64) as u64];
+        return std::array::from_fn(|at| words[at % WORD_KEY]);
+    }
+    if piece.len() <= KEY_BYTES {
+        let key = short_key(piece, 0, piece.len());
+        let words = [key as u64, (key >> 64) as u64 & (u64::MAX >> 8), (piece.len() as u64) << 56];
+        return std::array::from_fn(|at| match at {
+            0 | 1 => words[at],
+            _ if at + 1 == KEY => words[2],
+            _ => 0,
+        });
+    }
     let mut bytes = [0; ROW_WORDS * 8];
     bytes[..piece.len()].copy_from_slice(piece);
     bytes[KEY * 8 - 1] = piece.len() as u8;

@@ -2,7 +2,11 @@
 //!
 //! Built at the first use from the bundled file (its format: `scripts/vocabulary`), read-only afterwards.
 
-use super::{bridges::Bridges, prefetch::prefetch};
+use super::{
+    bridges::Bridges,
+    pairs::{Marked, Marks, Pairs},
+    prefetch::prefetch,
+};
 use flate2::{Decompress, FlushDecompress, Status};
 
 /// A piece of at most 15 bytes as one number: its bytes, and its length in the highest byte.
@@ -12,8 +16,7 @@ pub(super) const KEY_BYTES: usize = 15;
 /// "There is no such token."
 pub(super) const NONE: u32 = u32::MAX;
 /// Token ids have at most 18 bits; the pair table packs three of them into 54 bits.
-const ID_BITS: u32 = 18;
-
+pub(super) const ID_BITS: u32 = 18;
 const LOW_BYTES: [u128; 16] = low_bytes();
 
 const fn low_bytes() -> [u128; 16] {
@@ -115,90 +118,6 @@ pub(super) fn long_hash(bytes: &[u8]) -> u64 {
     (ends ^ bytes.len() as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15)
 }
 
-/// The merges: (left, right) → the token they join to.
-struct Pairs {
-    /// Indexed by two bytes: where most lookups of a piece begin.
-    bytes: Vec<u32>,
-    /// left << 36 | right << 18 | joined; 0 is free, because no pair joins to token 0.
-    slots: Vec<u64>,
-    shift: u32,
-    /// One bit for each pair, by hash: most pairs that are asked for do not join, and 256 KiB stay near.
-    filter: Vec<u64>,
-}
-
-impl Pairs {
-    fn with_room_for(count: usize) -> Self {
-        let slots = (count * 2).next_power_of_two().max(2);
-        Self {
-            bytes: vec![NONE; 1 << 16],
-            slots: vec![0; slots],
-            shift: 64 - slots.trailing_zeros(),
-            filter: vec![0; 1 << (FILTER_BITS - 6)],
-        }
-    }
-
-    #[inline]
-    fn slot(&self, pair: u64) -> usize {
-        (pair.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> self.shift) as usize
-    }
-
-    fn prefetch(&self, (left, right): (u32, u32)) {
-        let pair = u64::from(left) << ID_BITS | u64::from(right);
-        prefetch(&self.slots[self.slot(pair)]);
-        prefetch(&self.filter[filter_bit(pair) >> 6]);
-    }
-
-    /// Asks for the slot of a pair, unless the filter says already that there is none.
-    #[inline(always)]
-    fn prefetch_likely(&self, left: u32, right: u32) {
-        let pair = u64::from(left) << ID_BITS | u64::from(right);
-        let bit = filter_bit(pair);
-        // Without a branch: it would be guessed wrong too often.
-        let there = (self.filter[bit >> 6] >> (bit & 63) & 1) as usize;
-        prefetch(&self.slots[self.slot(pair) & there.wrapping_neg()]);
-    }
-
-    fn insert(&mut self, left: u32, right: u32, joined: u32) {
-        let pair = u64::from(left) << ID_BITS | u64::from(right);
-        let bit = filter_bit(pair);
-        self.filter[bit >> 6] |= 1 << (bit & 63);
-        let mut at = self.slot(pair);
-        while self.slots[at] != 0 {
-            at = (at + 1) & (self.slots.len() - 1);
-        }
-        self.slots[at] = pair << ID_BITS | u64::from(joined);
-    }
-
-    #[inline]
-    #[allow(clippy::cast_possible_truncation)]
-    fn get(&self, left: u32, right: u32) -> u32 {
-        let pair = u64::from(left) << ID_BITS | u64::from(right);
-        let bit = filter_bit(pair);
-        if self.filter[bit >> 6] >> (bit & 63) & 1 == 0 {
-            return NONE;
-        }
-        let mut at = self.slot(pair);
-        loop {
-            let there = self.slots[at];
-            if there >> ID_BITS == pair && there != 0 {
-                return there as u32 & ((1 << ID_BITS) - 1);
-            }
-            if there == 0 {
-                return NONE;
-            }
-            at = (at + 1) & (self.slots.len() - 1);
-        }
-    }
-}
-
-/// 2^21 bits for 200,000 pairs: one in ten others looks like one of them.
-const FILTER_BITS: u32 = 21;
-
-#[inline]
-fn filter_bit(pair: u64) -> usize {
-    (pair.wrapping_mul(0xD6E8_FEB8_6659_FD93) >> (64 - FILTER_BITS)) as usize
-}
-
 /// All ordinary tokens of an encoding. The id of a token is also its rank: the lowest joins first.
 pub(super) struct Vocabulary {
     /// Where the bytes of token `id` start in `bytes`; `id + 1` is where they end. Ids without a token are empty.
@@ -211,7 +130,11 @@ pub(super) struct Vocabulary {
     characters: Vec<u32>,
     short: ShortTokens,
     long: LongTokens,
+    /// Indexed by two bytes.
+    byte_pairs: Vec<u32>,
     pairs: Pairs,
+    /// Of these, the pairs of two characters or bytes: an eighth of all, asked for in half of the cases.
+    unit_pairs: Pairs,
     pub(super) bridges: Bridges,
 }
 
@@ -232,7 +155,9 @@ impl Vocabulary {
             characters: vec![NONE; 1 << 16],
             short: ShortTokens::with_room_for(count),
             long: LongTokens { slots: vec![NONE; long_slots], shift: 64 - long_slots.trailing_zeros() },
+            byte_pairs: vec![NONE; 1 << 16],
             pairs: Pairs::with_room_for(count),
+            unit_pairs: Pairs::with_room_for(0),
             bridges: Bridges::new(),
         };
         vocabulary.fill(&ids, file.left_lengths)?;
@@ -256,16 +181,33 @@ impl Vocabulary {
             }
             self.find_halves(id, left as usize)?;
         }
+        self.enter_pairs(ids);
+        Some(())
+    }
+
+    fn enter_pairs(&mut self, ids: &[u32]) {
+        let mut marks = Marks::none(self.halves.len());
+        for &id in ids {
+            let (left, right) = self.halves(id);
+            if left != id {
+                marks.add(left, right);
+            }
+        }
+        let of_units = ids.iter().filter(|&&id| self.is_pair_of_units(id)).count();
+        self.unit_pairs = Pairs::with_room_for(of_units);
         for (at, &id) in ids.iter().enumerate() {
             if let Some(&ahead) = ids.get(at + AHEAD) {
-                self.pairs.prefetch(self.halves(ahead));
+                let (left, right) = self.halves(ahead);
+                self.pairs.prefetch(left, right);
             }
             let (left, right) = self.halves(id);
             if left != id {
-                self.pairs.insert(left, right, id);
+                self.pairs.insert(left, right, marks.of(id));
+            }
+            if self.is_pair_of_units(id) {
+                self.unit_pairs.insert(left, right, marks.of(id));
             }
         }
-        Some(())
     }
 
     fn prefetch_part(&self, range: std::ops::Range<usize>) {
@@ -301,10 +243,17 @@ impl Vocabulary {
         let (left, right) = self.token(id).split_at_checked(left_length)?;
         let pair = (self.find(left)?, self.find(right)?);
         if let [first, second] = *self.token(id) {
-            self.pairs.bytes[usize::from(first) << 8 | usize::from(second)] = id;
+            self.byte_pairs[usize::from(first) << 8 | usize::from(second)] = id;
         }
         self.halves[id as usize] = pair;
         Some(())
+    }
+
+    /// Two bytes, or two characters that are tokens themselves.
+    fn is_pair_of_units(&self, id: u32) -> bool {
+        let (left, right) = self.halves(id);
+        let is_unit = |bytes: &[u8]| bytes.len() == 1 || single_character(bytes).is_some();
+        left != id && self.token(id).len() <= 6 && is_unit(self.token(left)) && is_unit(self.token(right))
     }
 
     fn range(&self, id: u32) -> std::ops::Range<usize> {
@@ -380,7 +329,7 @@ impl Vocabulary {
     /// What two neighbouring bytes join to, or [`NONE`].
     #[inline]
     pub(super) fn join_bytes(&self, left: u8, right: u8) -> u32 {
-        self.pairs.bytes[usize::from(left) << 8 | usize::from(right)]
+        self.byte_pairs[usize::from(left) << 8 | usize::from(right)]
     }
 
     /// What two neighbouring tokens join to, or [`NONE`].
@@ -389,10 +338,34 @@ impl Vocabulary {
         self.pairs.get(left, right)
     }
 
+    /// [`Self::join`] for two tokens that are characters or bytes, with marks.
+    #[inline(always)]
+    pub(super) fn join_units(&self, left: u32, right: u32) -> Marked {
+        self.unit_pairs.get_unmarked(left, right)
+    }
+
+    /// Asks for the memory that [`Self::join_units`] will read.
+    #[inline(always)]
+    pub(super) fn prefetch_join_units(&self, left: u32, right: u32) {
+        self.unit_pairs.prefetch(left, right);
+    }
+
+    /// What two neighbouring tokens join to, or [`NONE`].
+    #[inline(always)]
+    pub(super) fn join_marked(&self, left: Marked, right: Marked) -> Marked {
+        self.pairs.get_marked(left, right)
+    }
+
+    /// Asks for the memory that [`Self::join_marked`] will read.
+    #[inline(always)]
+    pub(super) fn prefetch_join_marked(&self, left: Marked, right: Marked) {
+        self.pairs.prefetch_marked(left, right);
+    }
+
     /// Asks for the memory that [`Self::join`] will read.
     #[inline(always)]
     pub(super) fn prefetch_join(&self, left: u32, right: u32) {
-        self.pairs.prefetch_likely(left, right);
+        self.pairs.prefetch(left, right);
     }
 
     /// The two tokens that joined to `id` last; `(id, id)` for a single byte.
@@ -457,7 +430,7 @@ impl<'a> File<'a> {
                 ids.push(id);
             }
         }
-        let fits = offsets.len() <= 1 << ID_BITS && end as usize == self.bytes.len() && lengths.next().is_none();
+        let fits = offsets.len() < 1 << ID_BITS && end as usize == self.bytes.len() && lengths.next().is_none();
         fits.then_some((offsets, ids))
     }
 }
