@@ -45,6 +45,7 @@ _NUMBERS = (
     "bytes_out",
     "reserved_tokens",
     "reserved_micros",
+    "score",
 )
 
 
