@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -137,23 +136,3 @@ def test_a_day_is_deleted_with_its_file(tmp_path: Path) -> None:
     assert files.delete_before(20_002 * day) == 2
     assert [record.id for record in files.page(Filter()).records] == [made[2].id]
     assert files.delete_before(20_002 * day) == 0
-
-
-def test_days_of_older_and_newer_programs(tmp_path: Path) -> None:
-    files = DayFiles(tmp_path)
-    day = 86_400_000
-    id = f"req_{(day * 1_000_000).to_bytes(8, 'big').hex()}000000000001"
-    later = id[:-1] + "2"
-    files.write([Record(id=id, workspace="w", key="k", operation="chat", thinking="ate_all")])
-    with closing(sqlite3.connect(files.path(1))) as db:
-        db.execute("ALTER TABLE records DROP COLUMN thinking")
-    found = files.one(id)
-    assert found is not None
-    assert (found.workspace, found.thinking) == ("w", None)
-    # What is written from now on has all its fields.
-    assert files.write([Record(id=later, workspace="w", key="k", operation="chat", thinking="not_off")]) == 1
-    assert [record.thinking for record in files.page(Filter()).records] == ["not_off", None]
-    with closing(sqlite3.connect(files.path(1))) as db:
-        db.execute("ALTER TABLE records ADD COLUMN of_tomorrow")
-    files.write([Record(id=id[:-1] + "3", workspace="w", key="k", operation="chat")])
-    assert len(files.page(Filter()).records) == 3
