@@ -45,6 +45,7 @@ check: .make/build  ## formats, lints, types, the stub, the lock files
 	cargo metadata --locked --manifest-path bench/upstream/Cargo.toml --format-version 1 >/dev/null
 	cargo metadata --locked --manifest-path bench/micro/sse/Cargo.toml --format-version 1 >/dev/null
 	scripts/reference --check
+	scripts/dashboard --check
 	$(BIN)/python -m pytest --quiet tests/unit/test_locks.py tests/contract/python/test_stub.py
 
 fmt: .make/build  ## rewrite the sources in their one format
@@ -65,7 +66,7 @@ wheel: .make/build  ## build dist/*.whl and try it in an environment with nothin
 lock:  ## write requirements/*.txt, Cargo.lock and the Node lock anew
 	scripts/lock
 
-services:  ## what tests and benchmarks need beside the registries: PostgreSQL, and nginx for `make bench`
+services:  ## what tests and benchmarks need beside the registries: PostgreSQL, Redis, and nginx for `make bench`
 	scripts/services
 
 clean:  ## remove everything that was built

@@ -1,7 +1,8 @@
-"""The usage records of a machine at size: `python -m bench.usage_store [--rows 10000000] [--days 4]`.
+"""Usage records at size: `python -m bench.usage_store [--rows 10000000] [--days 4] [--database-url URL]`.
 
-Writes so many records into a temporary folder (2 GB for 10 million), then asks for pages, facets
-and sums, three times each, and deletes a day. Prints a table; asserts nothing.
+With a URL on that PostgreSQL, whose database must be migrated and empty; else on SQLite. Writes so many
+records into a temporary folder (2 GB for 10 million), then asks for pages, facets and sums, three times
+each, and deletes a day. Prints a table; asserts nothing.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ import time
 from collections.abc import Callable, Sized
 from pathlib import Path
 
-from sluicegate.usage.day_files import DAY_MS, DayFiles
-from sluicegate.usage.model import Filter, Record
+from sluicegate.settings import Secret
+from sluicegate.storage.location import Location
+from sluicegate.usage.logbook import Logbook, open_logbook
+from sluicegate.usage.model import DAY_MS, Filter, Record
 
 BATCH = 10_000
 KEYS = [f"key_{number:012x}" for number in range(50)]
@@ -47,7 +50,7 @@ def record(number: int, at_ms: float, chance: random.Random) -> Record:
     )
 
 
-def fill(files: DayFiles, rows: int, begin: int, span: int) -> float:
+def fill(files: Logbook, rows: int, begin: int, span: int) -> float:
     """Seconds that the writing took."""
     chance, took = random.Random(1), 0.0
     for start in range(0, rows, BATCH):
@@ -59,7 +62,7 @@ def fill(files: DayFiles, rows: int, begin: int, span: int) -> float:
     return took
 
 
-def questions(files: DayFiles, middle: int) -> dict[str, Callable[[], Sized]]:
+def questions(files: Logbook, middle: int) -> dict[str, Callable[[], Sized]]:
     """What an operator asks."""
 
     def page(**wanted: object) -> Callable[[], Sized]:
@@ -89,10 +92,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="bench.usage_store", description=__doc__)
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--days", type=int, default=4)
+    parser.add_argument("--database-url", default=None)
     given = parser.parse_args()
     begin = 20_000 * DAY_MS
     with tempfile.TemporaryDirectory(prefix="sluicegate-bench-") as folder:
-        files = DayFiles(Path(folder))
+        url = None if given.database_url is None else Secret(given.database_url)
+        files = open_logbook(Location(data_dir=Path(folder), database_url=url))
         took = fill(files, given.rows, begin, given.days * DAY_MS)
         print(f"{given.rows / took:,.0f} rows/s written\n")
         print("| question | ms, median | most | found |\n|---|---|---|---|")

@@ -16,6 +16,7 @@ from typing_extensions import disjoint_base
 __version__: str
 
 Operation = Literal["chat", "completions", "embeddings"]
+CancelCause = Literal["client_closed", "server_shutdown", "api_key_revoked", "api_key_expired"]
 Header = tuple[bytes, bytes]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
@@ -43,6 +44,9 @@ class Request:
     def store(self) -> bool:
         """The answer is to be kept."""
     @property
+    def thinking(self) -> str | None:
+        """How much it is to think, by whichever field: `off`, `on`, `budget:N`, a level."""
+    @property
     def message_count(self) -> int:
         """Messages of a chat."""
     @property
@@ -62,6 +66,15 @@ class Request:
         """As it came."""
     @property
     def size(self) -> int: ...
+    def field(self, name: str) -> bytes | None:
+        """The value of a top-level field, as it is written; None where there is none."""
+    def messages(self) -> list[Message]:
+        """The messages of a chat, in their order."""
+    def inject(self, texts: list[bytes]) -> Request:
+        """The request with these messages (as JSON) before its first one that is not the system's.
+
+        Raises RequestError where it becomes one that cannot be accepted.
+        """
     def compose(
         self, recipe: Recipe, model: str | None, include_usage: bool, max_tokens: int | None
     ) -> tuple[bytes, list[str]]:
@@ -71,6 +84,38 @@ class Request:
         leaves the model, or the client's own limit, alone. `include_usage` sets that stream option.
         Also returns the names of what the client gave and the upstream does not get.
         """
+
+@final
+class Message:
+    """One message, as far as conversations are compared by it."""
+
+    def __new__(cls, text: bytes) -> Self:
+        """Of its JSON. Raises ValueError for what is none."""
+    @property
+    def role(self) -> str: ...
+    @property
+    def is_system(self) -> bool:
+        """Of the role `system` or `developer`: not compared."""
+    @property
+    def start(self) -> int:
+        """Where it begins in the body."""
+    @property
+    def end(self) -> int: ...
+    @property
+    def digest(self) -> bytes:
+        """The same for what clients write differently and mean alike."""
+    @property
+    def calls(self) -> list[str]:
+        """The ids of the tools that it calls."""
+    @property
+    def answers(self) -> str | None:
+        """The call that it is the result of."""
+
+def chain(previous: bytes, digests: list[bytes]) -> list[bytes]:
+    """The digests of conversations that grow by one message each, behind the one with this digest."""
+
+def without_thoughts(text: str) -> str:
+    """The text without what a model thought in front of it (`<think>…</think>`)."""
 
 @final
 class Recipe:
@@ -85,13 +130,30 @@ class Recipe:
         fields: list[tuple[str, bytes, bool]] = ...,
         denied: list[str] = ...,
         max_tokens_field: str | None = None,
+        thinking: tuple[list[tuple[str, str | None, bytes]], bool] | None = None,
     ) -> Self:
         """`fields`: (name, value as JSON, locked). A locked value replaces the client's own.
 
         `replace_system` takes the client's system and developer messages out; `denied` fields leave. Neither
         `fields` nor `denied` may name what the scan reads (`model`, `messages`, `stream`, `n`, limits).
-        Raises ValueError for a `max_tokens_field` that is none.
+        `thinking`: the fields that say how much to think, as (name, member or None, value as JSON), instead
+        of all that the client says of it; and whether the client is told that its own word was dropped.
+        Raises ValueError for a `max_tokens_field` that is none, and for a field that is not about thinking.
         """
+
+@final
+class QualityChecks:
+    """Checks of whole answers of chats: what is wrong with one for certain."""
+
+    def __new__(
+        cls, *, script: str | None = None, banned: Sequence[str] = ..., required: Sequence[str] = ...
+    ) -> Self:
+        """`script`: of most letters; `banned` must not be in the text, `required` must, without case."""
+    def check(self, request: bytes, answer: bytes) -> tuple[int, list[str]] | None:
+        """0 to 100 and the names of the checks that failed; 100: none did. None: no answer of a chat."""
+
+def stream_of(answer: bytes, hide_usage: bool) -> bytes:
+    """The events of the stream that this whole answer of a chat would have been. Raises ValueError."""
 
 def scan(operation: Operation, body: bytes) -> Request:
     """Read a request body in one pass.
@@ -182,7 +244,7 @@ class Outcome:
         """The last bytes of a stream, not yet sent: they leave after the call is settled."""
     @property
     def answer(self) -> bytes | None:
-        """The whole of a stream as one JSON object, with `keep` or `shape`; None where it is not whole."""
+        """A stream as one JSON object, with `keep` or `shape`. See `state`: it may have broken off."""
     @property
     def closing(self) -> bytes:
         """The event that ends a response, to be sent behind the tail; empty without `shape`."""
@@ -198,6 +260,18 @@ class Outcome:
     def usage_suspect(self) -> bool:
         """The upstream's usage was negative, absurd, or contradicted itself."""
     @property
+    def thinking_bytes(self) -> int:
+        """Of thinking, as far as it was told apart."""
+    @property
+    def answer_bytes(self) -> int:
+        """Of everything else that was generated."""
+    @property
+    def thought_unmatched(self) -> bool:
+        """A closing tag came that nothing had opened: this model's template opens it."""
+    @property
+    def thought_missed(self) -> bool:
+        """The template was said to open a thought, and did not."""
+    @property
     def finish_reasons(self) -> list[str]: ...
     @property
     def upstream_model(self) -> str | None: ...
@@ -205,6 +279,9 @@ class Outcome:
     def events(self) -> int: ...
     @property
     def bytes_in(self) -> int: ...
+    @property
+    def bytes_out(self) -> int:
+        """Made of it for the client, where it is a stream."""
     @property
     def first_event_us(self) -> int | None: ...
     @property
@@ -243,14 +320,15 @@ class Stream:
         """
     def resume(self, future: Future[Any]) -> Outcome | None:
         """After the awaitable that the last future resolved to: go on with a new future, as in `attach`."""
-    def cancel(self, cause: Literal["client_closed", "server_shutdown"] = "client_closed") -> None:
-        """Close the upstream; the outcome follows at once (`server_shutdown`: with an error event)."""
+    def cancel(self, cause: CancelCause = "client_closed") -> None:
+        """Close the upstream; the outcome follows at once, with an error event unless the client is gone."""
 
 @final
 class Call:
     """A call under way. Dropping it cancels the upstream call."""
 
-    def cancel(self) -> None: ...
+    def cancel(self, cause: CancelCause = "client_closed") -> None:
+        """End it, also its stream; the first cause stays."""
 
 @final
 class Bridge:
@@ -259,11 +337,19 @@ class Bridge:
     With `inline`, calls run on the thread of that loop, where the system allows it. Then `reactor_fileno()`
     is a descriptor to watch with `add_reader(fd, turn)`, and while calls are open `turn()` has to be called
     now and then for their clocks. Where it is None, they have a thread of their own all the same.
+
+    `on_pace(bridge, by_clock)` is told, in a turn or a tick, when the loop is to watch `clock_fileno()` with
+    `tick` instead of the reactor, and when the other way round.
     """
 
-    def __new__(cls, *, inline: bool = False) -> Self: ...
+    def __new__(
+        cls, *, inline: bool = False, on_pace: Callable[[Bridge, bool], object] | None = None
+    ) -> Self: ...
     def fileno(self) -> int: ...
     def reactor_fileno(self) -> int | None: ...
+    def clock_fileno(self) -> int | None: ...
+    def tick(self) -> None:
+        """`turn`, because the clock said so."""
     def turn(self) -> None:
         """Let the calls of this thread go on, and settle what is ready. Never waits, never raises."""
     def drain(self) -> None:
@@ -284,6 +370,7 @@ class Bridge:
         public_id: str | None = None,
         keep: bool = False,
         shape: tuple[str, str, bool] | None = None,
+        thinking: tuple[str, bool] | None = None,
         hide_usage: bool = False,
         choices: int = 1,
         keep_alive: float = 0.0,
@@ -299,6 +386,8 @@ class Bridge:
         `public_id` its `id`. With `keep`, the outcome of a stream has the whole answer as well. `shape` makes
         a response of the Responses API of the answer to a chat: its id, its JSON without the last brace and
         without what follows from the answer, and whether thoughts are shown as a summary.
+        `thinking` is what becomes of it in a chat: `watch` changes nothing, `separate` shows it in
+        `reasoning_content`, `hide` leaves it out; and whether this model's template opens the thought.
         `choices` is the request's `n`: a stream that ends with fewer is not complete.
         `hide_usage` drops what `compose(include_usage=True)` caused. `keep_alive` > 0: a stream without a
         first event after that many seconds resolves all the same, and comments follow at that pace.
@@ -401,6 +490,64 @@ class Limits:
     @property
     def counted_alone(self) -> int:
         """How often a limit was counted in this process alone."""
+
+@final
+class Metrics:
+    """What the worker processes of a gateway have done, in a mapped file that all of them count in.
+
+    It belongs to the process that opens it. A file that is missing, damaged or has another `stamp` begins
+    anew. What a dead process counted stays.
+    """
+
+    def __new__(cls, path: str | PathLike[str] | None = None, stamp: int = 0) -> Self:
+        """Without a path: of this process alone. Raises OSError, also for a full disk."""
+    def ended(
+        self,
+        operation: str,
+        workspace: str,
+        upstream: str | None,
+        model: str | None,
+        code: str | None,
+        status: int,
+        stream: bool,
+        tokens: tuple[int, int, int, int],
+        micros: int,
+        attempts: int,
+        first_us: int | None,
+        answer_us: int | None,
+        overhead_us: int,
+        readings: _Readings,
+    ) -> None:
+        """A request has ended. `tokens`: prompt, completion, cached, reasoning; `micros`: of a dollar."""
+    def failed(self, upstream: str) -> None:
+        """A call of an upstream has failed, whatever came of its request."""
+    def refused(self, subject: str, reason: str) -> None:
+        """A limit of a workspace, key, assistant or upstream has refused a request."""
+    def count(self, name: str, more: int) -> None:
+        """More of a counter without labels; a name that there is none of counts nothing."""
+    def lag(self, micros: int) -> None:
+        """The event loop was late by so much."""
+    def publish(self, name: str, value: int) -> None:
+        """A gauge of this process."""
+    def publish_pools(self, pools: list[tuple[str, int, int, bool]]) -> None:
+        """All upstreams: name, idle connections, those in use, and whether others are asked first."""
+    def tick(self) -> None:
+        """Once a second: say that this process lives."""
+    def read(self) -> list[tuple[str, list[str], list[int]]]:
+        """Family, values of its labels, and the value; of a histogram its buckets and their sum.
+
+        Counts over all processes, gauges of each that lives.
+        """
+    @staticmethod
+    def bounds() -> tuple[list[int], list[int]]:
+        """Upper bounds of the buckets in microseconds: of own work, and of what is waited for."""
+
+# Of one monotonic clock, in seconds; 0: not reached. Began, caller known, body read, plan made, admitted,
+# upstream asked, answered; then seconds waited for upstreams; end begun, and now.
+_Readings = tuple[float, float, float, float, float, float, float, float, float, float]
+
+def phases(readings: _Readings, relayed: bool) -> list[tuple[str, int]]:
+    """Microseconds of each phase that a request has come to; `relayed`: an answer was passed on."""
 
 @final
 class Journal:

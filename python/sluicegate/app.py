@@ -4,22 +4,25 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, MutableMapping
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import orjson
 from starlette.routing import BaseRoute, Mount
 
 from sluicegate import engine as core
-from sluicegate import errors
+from sluicegate import errors, observability
 from sluicegate.assistants import configured as assistants
 from sluicegate.chat import endpoint as chat
 from sluicegate.chat import routes as stored_chats
 from sluicegate.chat.count import PromptCounter
 from sluicegate.chat.directory import SettingsDirectory, View
 from sluicegate.chat.keep import StoredChats
-from sluicegate.chat.pipeline import Parts
+from sluicegate.chat.parts import Parts
+from sluicegate.chat.remember import ChatMemory
 from sluicegate.chat.scopes import Scopes
 from sluicegate.chat.stored import StoredDirectory
+from sluicegate.chat.thinking import Verifier
 from sluicegate.chat.window import ContextWindows
 from sluicegate.clock import wall_seconds
 from sluicegate.completions import endpoint as completions
@@ -27,6 +30,7 @@ from sluicegate.conversations import routes as conversations
 from sluicegate.embeddings import endpoint as embeddings
 from sluicegate.errors import GatewayError
 from sluicegate.fallback import FALLBACK_DEFAULT
+from sluicegate.history.recall import History
 from sluicegate.http.body import BodyReader
 from sluicegate.http.envelope import Envelope
 from sluicegate.http.exchange import JSON_HEADERS, Exchange, exchange_of
@@ -40,29 +44,35 @@ from sluicegate.limits.admit import Limiter, Scope
 from sluicegate.limits.model import NO_LIMITS, rules_of
 from sluicegate.models import routes as models
 from sluicegate.models.catalog import Catalog, Source
+from sluicegate.observability import Observability
 from sluicegate.responses import endpoint as responses
 from sluicegate.responses.expiry import Expiry
 from sluicegate.responses.memory import Memory
 from sluicegate.responses.pipeline import ResponsesPipeline
-from sluicegate.settings import Settings, UpstreamConfig
+from sluicegate.settings import Settings
 from sluicegate.storage.errors import StorageError
 from sluicegate.storage.shelf import Shelf
+from sluicegate.telemetry import routes as telemetry
 from sluicegate.telemetry.logs import Log
+from sluicegate.upstreams.connect import connect, open_handle
 from sluicegate.upstreams.discover import Discovery, Models
 from sluicegate.upstreams.kept import KeptUpstreams
-from sluicegate.upstreams.model import Upstream, profile_named
+from sluicegate.upstreams.model import Upstream
 from sluicegate.upstreams.select import RetryBudget
+from sluicegate.upstreams.switch_keeper import SwitchKeeper
 from sluicegate.upstreams.tokenizers import check_tokenizers
 from sluicegate.usage import configured as usage
 from sluicegate.usage.parts import Usage
 from sluicegate.usage.prices import Prices
 from sluicegate.usage.settle import Ledger
+from sluicegate.vitals import Watched
 from sluicegate.workspaces import configured as workspaces
 from sluicegate.workspaces.model import DEFAULT
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
+    from sluicegate.keys.cut import Cutter
     from sluicegate.records import Records
     from sluicegate.storage.location import Location
     from sluicegate.upstreams.survey import Survey
@@ -87,8 +97,59 @@ class Gateway:
         self._log = Log(access=server.access_log)
         self._engine = core.Engine(inline=True)
         created = wall_seconds() if started is None else started
-        upstreams = [Upstream(config, connect(settings, config)) for config in settings.upstreams]
-        workspace = workspaces.read(settings)
+        own, upstreams = self._configured(settings, created)
+        self._location = location
+        # Opened in the worker's own event loop; None until the database has answered.
+        self.records: Records | None = None
+        self.survey: Survey | None = None
+        self._management: Starlette | None = None
+        self._networks = settings.allow_private_networks
+        kept = KeptUpstreams(open_handle, self._networks, self._log)
+        self._stored = None if location is None else StoredDirectory(own, kept.take, created)
+        self._directory = self._stored or own
+        restricted = {key.name: key.models for key in settings.keys if key.models is not None}
+        self._keys = Authenticator(((key.name, key.key.reveal()) for key in settings.keys), restricted)
+        self._keys.grants = None if location is None else NoGrants()
+        self._counter = PromptCounter(self._log)
+        self._usage = Usage(
+            location, server.workers, self._log, strict=server.records == "strict", days=server.usage_days
+        )
+        self._sharing = limits.open_shared(settings, self._usage.source, self._log)
+        if self._sharing is not None:
+            self._sharing.on_unseeded = self._seed
+            self._usage.sharing = self._sharing
+        self._observed = Observability(server, self._log)
+        self._ledger = Ledger(
+            self._log, self._usage.recorder, self._usage.bodies, teller=self._observed.teller
+        )
+        records = None if location is None else lambda: self.records
+        self._observed.watch(
+            Watched(self._ledger, self._usage, self._log, records, lambda: [*upstreams, *kept.all()])
+        )
+        self._shelf = Shelf(configured=location is not None)
+        days = self._own_rules.retention_days
+        self._expiry = Expiry(self._shelf, {} if days is None else {DEFAULT: days})
+        self._switches = SwitchKeeper()
+        # The hour in which a budget's owner was warned.
+        self._warned: dict[core.LimitRules, int] = {}
+        self._drain_timeout = server.drain_timeout
+        self._cuts_revoked = server.cut_revoked
+        self._cutter: Cutter | None = None
+        self._draining = False
+        self._cut: asyncio.Task[None] | None = None
+        self._watches = ClientWatches()
+        parts = self._parts(settings)
+        self._responses = ResponsesPipeline(parts, Memory(self._shelf))
+        self.asgi = self._assemble(parts)
+
+    def _configured(self, settings: Settings, created: int) -> tuple[SettingsDirectory, list[Upstream]]:
+        """What the settings say there is."""
+        limited = limits.read_upstreams(settings)
+        upstreams = [
+            Upstream(config, connect(settings, config), limited=limited.get(config.name))
+            for config in settings.upstreams
+        ]
+        self._own_rules = workspace = workspaces.read(settings)
         assistant_list = assistants.read(settings, DEFAULT, created)
         # An assistant may be the default, but no upstream serves it under that name.
         is_assistant = any(assistant.name == settings.default_model for assistant in assistant_list)
@@ -103,37 +164,16 @@ class Gateway:
         share = view.window_is_share
         asked = [u for u in upstreams if u.config.models is None or (share and not u.config.context_lengths)]
         self._discovery = Discovery(self._engine, asked, self._learn, self._log)
-        own = SettingsDirectory(view, self._discovery, settings.default_model)
-        self._location = location
-        # Opened in the worker's own event loop; None until the database has answered.
-        self.records: Records | None = None
-        self.survey: Survey | None = None
-        self._management: Starlette | None = None
-        self._networks = settings.allow_private_networks
-        kept = KeptUpstreams(open_handle, self._networks, self._log)
-        self._stored = None if location is None else StoredDirectory(own, kept.take, created)
-        self._directory = self._stored or own
-        restricted = {key.name: key.models for key in settings.keys if key.models is not None}
-        self._keys = Authenticator(((key.name, key.key.reveal()) for key in settings.keys), restricted)
-        self._keys.grants = None if location is None else NoGrants()
-        self._counter = PromptCounter(self._log)
-        self._usage = Usage(location, server.workers, self._log)
-        self._shelf = Shelf(configured=location is not None)
-        self._expiry = Expiry(self._shelf)
-        # The hour in which a budget's owner was warned.
-        self._warned: dict[core.LimitRules, int] = {}
-        self._drain_timeout = server.drain_timeout
-        self._draining = False
-        self._cut: asyncio.Task[None] | None = None
-        parts = self._parts(settings)
-        self._responses = ResponsesPipeline(parts, Memory(self._shelf))
-        self.asgi = self._assemble(parts)
+        return SettingsDirectory(view, self._discovery, settings.default_model), upstreams
 
     def _parts(self, settings: Settings) -> Parts:
         """What the stages of a request work with."""
-        server = settings.server
+        server, metrics = settings.server, self._observed.metrics
         ids = {key.name: configured_id(key.key.reveal()) for key in settings.keys}
-        scopes = Scopes(limits.read_keys(settings, ids), Prices(usage.read_prices(settings)), self._seed)
+        # Where several machines count, their store tells which budgets it does not know.
+        on_new = self._seed if self._sharing is None else None
+        scopes = Scopes(limits.read_keys(settings, ids), Prices(usage.read_prices(settings)), on_new)
+        windows = ContextWindows(self._counter, self._log)
         return Parts(
             keys=self._keys,
             bodies=BodyReader(server.max_body_bytes, server.body_timeout, server.body_min_rate),
@@ -141,14 +181,21 @@ class Gateway:
             engine=self._engine,
             directory=self._directory,
             make_recipe=core.Recipe,
-            windows=ContextWindows(self._counter, self._log),
+            windows=windows,
             budget=RetryBudget(),
             scopes=scopes,
-            limiter=Limiter(self._usage.limits, self._warn_of_budget),
-            ledger=Ledger(self._log, self._usage.recorder),
-            watches=ClientWatches(),
+            limiter=Limiter(
+                self._usage.limits,
+                self._warn_of_budget,
+                self._sharing,
+                on_refusal=None if metrics is None else metrics.refused,
+            ),
+            ledger=self._ledger,
+            watches=self._watches,
             keep_alive=server.stream_keep_alive,
             chats=StoredChats(self._shelf),
+            memory=ChatMemory(History(self._shelf), windows, core.Recipe, server.conversation_headers),
+            thinking=Verifier(self._log, self._switches.save),
         )
 
     def _assemble(self, parts: Parts) -> Envelope:
@@ -163,6 +210,8 @@ class Gateway:
         routes += responses.routes(self._responses, *door)
         routes += conversations.routes(*door)
         routes += models.routes(self._keys, self._directory)
+        if self._observed.metrics is not None:
+            routes += telemetry.routes(self._observed, lambda: self.records)
         mounted = [] if self._location is None else [Mount("/api", self._manage)]
         router = ExactRouter(
             [*routes, *mounted], redirect_slashes=False, default=self._other, lifespan=self._lifespan
@@ -215,15 +264,18 @@ class Gateway:
         """The log line of an error that no pipeline has recorded."""
         fields = {"request_id": exchange.request_id, "status": error.status, "code": error.code}
         if where is not None:
+            self._observed.teller.tell_fault()
             self._log.error("internal_error", where=where, **fields)
-        elif error.status >= _FIRST_5XX or self._log.access:
+            return
+        self._observed.teller.tell_refusal(exchange.began, error)
+        if error.status >= _FIRST_5XX or self._log.access:
             self._log.info("refused", **fields)
 
     def _seed(self, scope: Scope) -> None:
         """Budgets begin with what the records say was spent, also where the shared file is new."""
         kinds = [kind for kind, _, _ in rules_of(NO_LIMITS, scope.budget)]
         if kinds:
-            self._usage.seed(scope.rules, scope.subject, scope.id, kinds)
+            self._usage.seed(scope, kinds)
 
     def _warn_of_budget(self, scope: Scope, percent: int) -> None:
         """Once an hour for each budget: its owner may want to act before it ends."""
@@ -237,6 +289,7 @@ class Gateway:
         """Not ready any more; what is still open after the drain timeout ends with an error event."""
         if not self._draining:
             self._draining = True
+            self._observed.drain()
             asyncio.get_running_loop().call_later(self._drain_timeout, self._cut_open_calls)
 
     def _cut_open_calls(self) -> None:
@@ -250,6 +303,9 @@ class Gateway:
             loop.add_signal_handler(DRAIN_SIGNAL, self.drain)
         self._discovery.start()
         self._usage.start()
+        if self._sharing is not None:
+            await self._sharing.start()
+        self._observed.start()
         opening = asyncio.create_task(self._open_records())
         # Listening waits a little, so that the first request need not.
         await asyncio.wait([opening], timeout=DATABASE_SECONDS)
@@ -265,12 +321,18 @@ class Gateway:
             await self._responses.close()
             if self.survey is not None:
                 await self.survey.stop()
+            if self._cutter is not None:
+                await self._cutter.stop()
             await self._shelf.close()
+            await self._switches.close()
             if self.records is not None:
                 await self.records.close()
             await self._engine.close()
             self._counter.close()
+            if self._sharing is not None:
+                await self._sharing.stop()
             await self._usage.stop()
+            await self._observed.stop()
             self._log.close()
 
     async def _open_records(self) -> None:
@@ -279,6 +341,7 @@ class Gateway:
         if location is None or stored is None:
             return
         # Here, not at the top: who needs no database must not wait for this import.
+        from sluicegate.keys.cut import Cutter  # noqa: PLC0415
         from sluicegate.management.app import create_management  # noqa: PLC0415
         from sluicegate.records import Records  # noqa: PLC0415
         from sluicegate.storage.group import GroupWriter  # noqa: PLC0415
@@ -291,15 +354,19 @@ class Gateway:
                 self._log.error("database_unavailable", message=str(error))
                 await asyncio.sleep(DATABASE_RETRY_SECONDS)
         self.records.start()
+        self._usage.retain(partial(self.records.retention, self._own_rules))
         self._management = create_management(
             self.records, self._engine, open_handle, self._log, allow_private_networks=self._networks
         )
         self._keys.grants, stored.spaces = self.records.keys, self.records.spaces
-        database = self.records.database
+        self._switches.database = database = self.records.database
         self._shelf.open(database, GroupWriter(database))
         self._expiry.start()
         self.survey = Survey(database, self._engine, open_handle, self._networks, self._log)
         self.survey.start()
+        if self._cuts_revoked:
+            self._cutter = Cutter(database, self.records.freshness, self._watches.long)
+            self._cutter.start()
 
 
 def verify(settings: Settings) -> None:
@@ -316,7 +383,10 @@ def verify(settings: Settings) -> None:
     workspaces.read(settings)
     assistants.read(settings, DEFAULT, 0)
     limits.read_keys(settings, {key.name: key.name for key in settings.keys})
+    limits.read_upstreams(settings)
+    observability.check(settings)
     usage.read_prices(settings)
+    limits.open_shared(settings, "", Log())
 
 
 def create_app(
@@ -328,34 +398,3 @@ def create_app(
     of the database with the workspaces; None: what the settings say is all there is.
     """
     return Gateway(settings, started, location).asgi
-
-
-def connect(settings: Settings, config: UpstreamConfig) -> core.Upstream:
-    """The core's handle of an upstream of the settings. Raises SettingsError for what cannot work."""
-    try:
-        return open_handle(config)
-    except ValueError as error:
-        raise settings.upstream_error(config.name, str(error)) from None
-
-
-def open_handle(config: UpstreamConfig, *, trusted: bool = True, exact: str | None = None) -> core.Upstream:
-    """The core's handle of an upstream. Opens no connection; raises ValueError for what cannot work.
-
-    `trusted`: its base URL may name a private address. `exact`: one address of the same server instead.
-    """
-    profile_named(config.kind, config.base_url)
-    return core.Upstream(
-        exact or config.base_url,
-        api_key=None if config.api_key is None else config.api_key.reveal(),
-        headers=[(name, value.reveal()) for name, value in config.headers.items()],
-        connect_timeout=config.connect_timeout,
-        first_event_timeout=config.first_event_timeout,
-        idle_timeout=config.idle_timeout,
-        total_timeout=config.total_timeout,
-        max_event_bytes=config.max_event_bytes,
-        max_answer_bytes=config.max_answer_bytes,
-        allow_private_networks=list(config.allow_private_networks),
-        ca_file=config.ca_file,
-        trusted=trusted,
-        exact=exact is not None,
-    )

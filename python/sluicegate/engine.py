@@ -28,7 +28,10 @@ from sluicegate._core import (
     JournalSegment,
     LimitRules,
     Limits,
+    Message,
+    Metrics,
     Outcome,
+    QualityChecks,
     Recipe,
     Reply,
     Request,
@@ -39,8 +42,12 @@ from sluicegate._core import (
     Upstream,
     Usage,
     __version__,
+    chain,
     journal_segments,
+    phases,
     scan,
+    stream_of,
+    without_thoughts,
 )
 
 if TYPE_CHECKING:
@@ -50,6 +57,7 @@ __all__ = [
     "Admission",
     "Bridge",
     "Call",
+    "CancelCause",
     "Chunk",
     "Chunks",
     "Engine",
@@ -62,8 +70,11 @@ __all__ = [
     "JournalSegment",
     "LimitRules",
     "Limits",
+    "Message",
+    "Metrics",
     "Outcome",
     "PendingReply",
+    "QualityChecks",
     "Recipe",
     "Reply",
     "Request",
@@ -74,10 +85,16 @@ __all__ = [
     "Upstream",
     "Usage",
     "__version__",
+    "chain",
     "journal_segments",
+    "phases",
     "scan",
+    "stream_of",
+    "without_thoughts",
 ]
 
+# Whom a call ends for: the client that left, or what the answer then says in its error event.
+CancelCause = Literal["client_closed", "server_shutdown", "api_key_revoked", "api_key_expired"]
 Operation = Literal["chat", "completions", "embeddings", "models", "responses"]
 
 # Without a thread of their own, the clocks of calls are looked at so often; they are seconds long.
@@ -203,12 +220,16 @@ class Engine:
         reactor = bridge.reactor_fileno()
         if attached.ticks is not None and reactor is not None:
             attached.ticks.stop()
+            # One of the two is watched.
             loop.remove_reader(reactor)
+            clock = bridge.clock_fileno()
+            if clock is not None:
+                loop.remove_reader(clock)
 
     def _attach(self, loop: AbstractEventLoop) -> _Attached:
         attached = self._bridges.get(loop)
         if attached is None:
-            bridge = Bridge(inline=self._inline)
+            bridge = Bridge(inline=self._inline, on_pace=_watch)
             loop.add_reader(bridge.fileno(), bridge.drain)
             ticks = None
             reactor = bridge.reactor_fileno()
@@ -218,6 +239,19 @@ class Engine:
             attached = self._bridges[loop] = _Attached(bridge, ticks)
         self._last = (loop, attached)
         return attached
+
+
+def _watch(bridge: Bridge, by_clock: bool) -> None:
+    """Chunks have begun, or ceased, to come at a rate at which a clock had better wake the loop."""
+    loop = asyncio.get_running_loop()
+    reactor, clock = bridge.reactor_fileno(), bridge.clock_fileno()
+    assert reactor is not None and clock is not None  # noqa: S101 (only then the core calls)
+    if by_clock:
+        loop.remove_reader(reactor)
+        loop.add_reader(clock, bridge.tick)
+    else:
+        loop.remove_reader(clock)
+        loop.add_reader(reactor, bridge.turn)
 
 
 _engines: WeakSet[Engine] = WeakSet()

@@ -211,6 +211,19 @@ def assistant_unavailable(name: str) -> GatewayError:
     )
 
 
+def quality_below_threshold(name: str, score: int | None, failed: Iterable[str]) -> GatewayError:
+    """No answer was good enough for the assistant."""
+    found = "has no score" if score is None else f"has the score {score}"
+    why = ", ".join(failed)
+    return GatewayError(
+        422,
+        "quality_below_threshold",
+        f"The answer of the assistant `{printable(name)}` {found}{f' ({why})' if why else ''}, and it wants "
+        "more. Ask again, or ask in another way.",
+        headers=(NO_RETRY,),
+    )
+
+
 def upstream_lacks_model(name: str) -> GatewayError:
     """The assistant exists; the model behind it does not."""
     return GatewayError(

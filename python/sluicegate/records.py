@@ -21,8 +21,10 @@ from sluicegate.storage.transaction import View
 from sluicegate.storage.watch import Watcher
 from sluicegate.upstreams import store as upstreams
 from sluicegate.upstreams.record import Usable
+from sluicegate.usage.logbook import open_logbook
+from sluicegate.usage.retention import Kept
 from sluicegate.workspaces import store as workspaces
-from sluicegate.workspaces.model import DEFAULT, Workspace
+from sluicegate.workspaces.model import DEFAULT, Workspace, WorkspaceSettings
 
 # Workspaces in use at the same time in one worker. One of ten assistants with prompts of 2 KB takes 30 KB.
 SIZE = 2_000
@@ -71,12 +73,21 @@ class Records:
         self.freshness = Freshness(database)
         self.keys = KeyReader(database, self.freshness)
         self.spaces = SpaceReader(database, self.freshness)
+        self.logbook = open_logbook(database.location)
         self._watcher = Watcher(database, self.freshness, [self.keys.write_used])
 
     @classmethod
     async def open(cls, location: Location) -> Self:
         """Open; on SQLite make and migrate. Raises StorageError."""
         return cls(await Database.open(location))
+
+    async def retention(self, own: WorkspaceSettings) -> list[Kept]:
+        """How long each workspace keeps its log; `own`: of the settings' own. Raises StorageError."""
+        async with self.database.read() as view:
+            found = {space.id: space.settings async for space in workspaces.every(view)}
+        if DEFAULT not in found or own != WorkspaceSettings():
+            found[DEFAULT] = own
+        return [Kept(id, rules.retention_days, rules.bodies.days) for id, rules in found.items()]
 
     def start(self) -> None:
         """Begin to hear of changes; returns at once."""
@@ -88,3 +99,4 @@ class Records:
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self._watcher.stop()
                 await self.database.close()
+        self.logbook.close()

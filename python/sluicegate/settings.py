@@ -5,12 +5,13 @@ import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
 
 from sluicegate import conversion
+from sluicegate.secret import Secret as Secret  # noqa: PLC0414 (a part of the settings)
 from sluicegate.toml_lines import Path as KeyPath
 from sluicegate.toml_lines import TomlError, line_of, parse
 
@@ -29,29 +30,12 @@ class SettingsError(Exception):
     """Settings that cannot be used. The text names file, line and key, and what is expected."""
 
 
-class Secret:
-    """A text that never prints: logs, tracebacks and `check` show `***`."""
-
-    __slots__ = ("_text",)
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def reveal(self) -> str:
-        """The text itself; every call is a place where a secret is used."""
-        return self._text
-
-    def __repr__(self) -> str:
-        return "***"
-
-    def __format__(self, spec: str) -> str:
-        return format("***", spec)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and other._text == self._text
-
-    def __hash__(self) -> int:
-        return hash(self._text)
+HeaderName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
+# Open WebUI, LibreChat, proxies that keep sessions together, and coding agents.
+CONVERSATION_HEADERS = (
+    *("x-openwebui-chat-id", "x-librechat-conversation-id", "x-session-id", "x-session-affinity"),
+    *("x-opencode-session", "x-claude-code-session-id", "session_id"),
+)
 
 
 class ServerConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -68,6 +52,25 @@ class ServerConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     # A stream without a first event gets a comment after so many seconds; 0 turns it off.
     stream_keep_alive: Annotated[float, Meta(ge=0, le=3600)] = 15.0
     drain_timeout: Annotated[float, Meta(ge=0, le=86400)] = 120.0
+    # Usage records are kept so long; 0: for ever. A workspace may keep its own for less.
+    usage_days: Annotated[int, Meta(ge=0, le=36_500)] = 400
+    # While the disk takes no usage records: wait in memory, or take no requests.
+    records: Literal["spool", "strict"] = "spool"
+    # Where several machines count their limits together; None: this one counts for itself.
+    redis_url: Secret | None = None
+    # A decision waits so long for it.
+    redis_timeout: Annotated[float, Meta(ge=0.005, le=1)] = 0.1
+    # Into the shares of so many machines limits are divided where it has not been reached since the start.
+    redis_machines: Annotated[int, Meta(ge=1, le=1000)] = 2
+    metrics: bool = True
+    # Opens /metrics, beside the admin keys of the platform.
+    metrics_key: Secret | None = None
+    # A second address for /metrics alone, without a key; see `telemetry/listener.py`.
+    metrics_address: str | None = None
+    # Answers under way end within seconds after their key was revoked, deleted or has expired.
+    cut_revoked: bool = True
+    # Taken for `x-conversation-id` where that is missing, the first that is there.
+    conversation_headers: tuple[HeaderName, ...] = CONVERSATION_HEADERS
 
 
 class KeyConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -80,6 +83,10 @@ class KeyConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     # Read by `limits/configured.py`.
     limits: dict[str, Any] = {}
     budget: dict[str, Any] = {}
+
+
+# How a server is told how much to think.
+ThinkingWay = Literal["effort", "minimal", "template", "reasoning", "enabled", "type", "flag", "omit"]
 
 
 class UpstreamConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -102,6 +109,9 @@ class UpstreamConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     # 0 is asked first; the next number only where nobody of it is left.
     priority: Annotated[int, Meta(ge=0, le=100)] = 0
     responses: bool = False  # It has /v1/responses itself.
+    # How it is told how much to think, the likeliest way first; without any, as its kind is.
+    thinking: Annotated[tuple[ThinkingWay, ...], Meta(max_length=8)] = ()
+    limits: dict[str, Any] = {}  # Read by `limits/configured.py`.
     # By the upstream's own name of the model, where a person knows better than the server tells.
     context_lengths: dict[Model, Annotated[int, Meta(ge=1, le=100_000_000)]] = {}
     # Fields of a request that it refuses: they are left out, and named in `x-dropped-params`.
@@ -199,7 +209,7 @@ def load(path: str | None = None, environ: Mapping[str, str] = os.environ) -> Se
         _check_key(key, keys[:index], source, index)
     _check_unique([u.name for u in file.upstreams], "upstreams", source)
     return Settings(
-        server=file.server,
+        server=_with_redis(file.server, environ),
         keys=keys,
         upstreams=upstreams,
         default_model=file.default_model or environ.get("OPENAI_COMPATIBLE_MODEL") or None,
@@ -275,6 +285,11 @@ def _fields_at(path: KeyPath) -> list[str]:
     kinds |= {("keys",): KeyConfig, ("upstreams",): UpstreamConfig}
     kind = kinds.get(tuple(part for part in path if isinstance(part, str)))
     return list(kind.__struct_fields__) if kind else []
+
+
+def _with_redis(server: ServerConfig, environ: Mapping[str, str]) -> ServerConfig:
+    url = environ.get("SLUICEGATE_REDIS_URL", "").strip()
+    return msgspec.structs.replace(server, redis_url=Secret(url)) if url else server
 
 
 def _finish_upstream(

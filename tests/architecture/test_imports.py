@@ -18,6 +18,8 @@ LAYERS = (
     {"config", "console", "chat", "completions", "embeddings", "responses", "*.routes", "*.endpoint"},
     # What the routes of the management API are declared with.
     {"management"},
+    {"observability"},
+    {"vitals"},
     {"records"},
     {
         "keys",
@@ -36,7 +38,18 @@ LAYERS = (
     {"http", "storage", "telemetry"},
     {"client", "sse"},
     {"engine", "tokens"},
-    {"settings", "errors", "ids", "clock", "toml_lines", "toml_text", "conversion", "fallback", "globs"},
+    {
+        "settings",
+        "secret",
+        "errors",
+        "ids",
+        "clock",
+        "toml_lines",
+        "toml_text",
+        "conversion",
+        "fallback",
+        "globs",
+    },
     {"_core"},
 )
 # Folders that stand beside the gateway: they import nothing of it but themselves.
@@ -52,11 +65,16 @@ ALLOWED = {
     ("errors", "ids"),
     ("settings", "toml_lines"),
     ("settings", "conversion"),
+    ("settings", "secret"),
     ("conversion", "toml_lines"),
     ("ids", "clock"),
     # What limits look like is a part of what has them.
     ("workspaces", "limits"),
     ("assistants", "limits"),
+    ("keys", "limits"),
+    ("upstreams", "limits"),
+    # What was spent of a budget is told to whoever counts it.
+    ("usage", "limits"),
 }
 # Two doors to the extension module: the engine has asyncio behind it, and who only counts tokens must not
 # wait for that (`import sluicegate.tokens` takes 60 ms at most).

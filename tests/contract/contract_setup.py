@@ -76,6 +76,29 @@ model = ["demo/not-loaded", "demo/demo-fast"]
 name = "narrow-one"
 model = ["narrow/narrow"]
 max_tokens = 500
+
+[[assistants]]
+name = "remembers"
+model = ["scripted/scripted"]
+system_prompt = "Be kind."
+chat_history = "default_on"
+
+[[assistants]]
+name = "remembers when asked"
+model = ["scripted/scripted"]
+chat_history = "disable_think"
+default_thread = false
+
+[[assistants]]
+name = "remembers-narrow"
+model = ["narrow/narrow"]
+chat_history = "default_on"
+max_tokens = 100
+
+[[assistants]]
+name = "remembers-demo"
+model = ["demo/demo-fast"]
+chat_history = "default_on"
 """
 
 

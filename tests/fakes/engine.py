@@ -52,11 +52,18 @@ class FakeOutcome:
     cached_tokens: int | None = None
     reasoning_tokens: int | None = None
     bytes_in: int = 0
+    bytes_out: int = 0
+    closing: bytes = b""
     usage_suspect: bool = False
     finish_reasons: list[str] = field(default_factory=lambda: ["stop"])
     events: int = 1
+    answer: bytes | None = None
     first_event_us: int | None = 1500
     duration_us: int = 2000
+    thinking_bytes: int = 0
+    answer_bytes: int = 20
+    thought_unmatched: bool = False
+    thought_missed: bool = False
 
 
 class FakeStream:
@@ -110,10 +117,11 @@ class FakeCall:
     future: asyncio.Future[Any]
     cancelled: bool = False
 
-    def cancel(self) -> None:
+    def cancel(self, cause: str = "client_closed") -> None:
         self.cancelled = True
         if not self.future.done():
-            self.future.set_result(failed(FakeFailure("client_closed", 499, retryable=False)))
+            status = 499 if cause == "client_closed" else 401
+            self.future.set_result(failed(FakeFailure(cause, status, code=cause, retryable=False)))
 
 
 @dataclass
@@ -162,6 +170,10 @@ class FakeUpstream:
             raise ValueError("the port of the base URL is not a number")
         self.base_url = base_url
         self.options = options
+        self.origin = base_url.removesuffix("/v1")
+
+    def connections(self) -> tuple[int, int]:
+        return 0, 0
 
 
 class FakeRequest:
@@ -182,6 +194,7 @@ class FakeRequest:
         self.input_count = 1
         self.prompt_bytes = len(json.dumps(messages)) if messages else len(body)
         self.body = body
+        self.thinking: str | None = self.values.get("reasoning_effort")
         self.include_usage = bool((self.values.get("stream_options") or {}).get("include_usage"))
 
     def compose(
@@ -215,3 +228,4 @@ class FakeRecipe:
     fields: list[tuple[str, bytes, bool]] = field(default_factory=list)
     denied: list[str] = field(default_factory=list)
     max_tokens_field: str = "max_tokens"
+    thinking: tuple[list[tuple[str, str | None, bytes]], bool] | None = None

@@ -15,6 +15,7 @@ from fakes.engine import Asked, FakeEngine, FakeRecipe, FakeReply, FakeRequest, 
 from sluicegate import app as application
 from sluicegate.settings import KeyConfig, Secret, ServerConfig, Settings, UpstreamConfig
 from sluicegate.telemetry.logs import Log
+from sluicegate.upstreams import connect
 
 STRICT = UpstreamConfig(name="one", base_url="http://one/v1", models=("m",))
 # The second one is only asked when the first one fails.
@@ -33,6 +34,7 @@ class FakeGateway:
             Engine=lambda **_: self.engine, Upstream=FakeUpstream, Recipe=FakeRecipe, scan=FakeRequest
         )
         monkeypatch.setattr(application, "core", core)
+        monkeypatch.setattr(connect, "core", core)
         monkeypatch.setattr(application, "Log", self.make_log)
         self.app = application.create_app(settings)
 

@@ -24,6 +24,7 @@ from sluicegate.storage.database import Database
 from sluicegate.storage.location import Location
 from sluicegate.storage.transaction import SYSTEM
 from sluicegate.telemetry.logs import Log
+from sluicegate.upstreams import connect
 from sluicegate.upstreams import store as upstreams
 from sluicegate.upstreams.record import Credentials, UpstreamDraft
 from sluicegate.workspaces import store as workspaces
@@ -103,6 +104,7 @@ class TenantGateway:
             Engine=lambda **_: self.engine, Upstream=FakeUpstream, Recipe=FakeRecipe, scan=FakeRequest
         )
         monkeypatch.setattr(application, "core", core)
+        monkeypatch.setattr(connect, "core", core)
         monkeypatch.setattr(application, "Log", self._make_log)
         self.gateway = application.Gateway(settings or Settings(), 7, location)
 

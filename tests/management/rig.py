@@ -14,7 +14,6 @@ from world import World
 
 from fakes.asgi import Answer, Client
 from sluicegate import errors
-from sluicegate.app import open_handle
 from sluicegate.engine import Engine
 from sluicegate.http.envelope import Envelope
 from sluicegate.management.app import create_management
@@ -22,6 +21,7 @@ from sluicegate.records import Records
 from sluicegate.storage.database import Database
 from sluicegate.storage.location import Location
 from sluicegate.telemetry.logs import Log
+from sluicegate.upstreams.connect import open_handle
 
 # The address that the gateway was called at.
 SERVER = "192.0.2.80"
@@ -32,9 +32,9 @@ async def unknown(_scope: MutableMapping[str, Any], _receive: Any, _send: Any) -
     raise errors.unknown_path()
 
 
-def mounted(database: Database, engine: Engine, log: Log, **options: Any) -> Envelope:
+def mounted(records: Records, engine: Engine, log: Log, **options: Any) -> Envelope:
     """An application with nothing but the management API."""
-    management = create_management(Records(database), engine, open_handle, log, **options)
+    management = create_management(records, engine, open_handle, log, **options)
     return Envelope(Router([Mount("/api", management)], default=unknown), unknown, lambda *_: None)
 
 
@@ -47,7 +47,8 @@ class Rig:
         self.engine = Engine()
         self.output = io.StringIO()
         self.log = Log(self.output, access=True)
-        self.app = mounted(database, self.engine, self.log, **options)
+        self.records = Records(database)
+        self.app = mounted(self.records, self.engine, self.log, **options)
 
     async def call(
         self,
@@ -134,4 +135,5 @@ async def opened(location: Location, world: World, **options: Any) -> AsyncItera
     finally:
         await rig.engine.close()
         rig.log.close()
+        rig.records.logbook.close()
         await database.close()

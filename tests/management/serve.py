@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from rig import mounted
 
 from sluicegate.engine import Engine
+from sluicegate.records import Records
 from sluicegate.storage.database import Database
 from sluicegate.storage.location import Location
 from sluicegate.telemetry.logs import Log
@@ -25,7 +26,7 @@ from sluicegate.telemetry.logs import Log
 async def running(folder: Path, log: Log) -> AsyncIterator[Any]:
     database, engine = await Database.open(Location(data_dir=folder)), Engine()
     try:
-        yield mounted(database, engine, log)
+        yield mounted(Records(database), engine, log)
     finally:
         await engine.close()
         await database.close()

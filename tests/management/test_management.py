@@ -53,6 +53,24 @@ async def test_a_key_from_its_making_to_its_end(rig: Rig) -> None:
     assert (await rig.call("GET", one, key=ADMIN)).status == 404
 
 
+async def test_limits_of_keys_and_upstreams(rig: Rig) -> None:
+    wanted = {"name": "app", "limits": {"requests_per_minute": 5}, "budget": {"usd_per_month": 50}}
+    key = (await made(rig, KEYS, wanted)).json
+    assert key["limits"]["requests_per_minute"] == 5
+    assert key["budget"]["usd_per_month"] == 50
+    one = f"{KEYS}/{key['id']}"
+    # A change reaches into the table; null gives back the default.
+    changed = await rig.call("PATCH", one, {"limits": {"concurrent_requests": 2}, "budget": None}, key=ADMIN)
+    limits = changed.json["limits"]
+    assert (limits["requests_per_minute"], limits["concurrent_requests"]) == (5, 2)
+    assert changed.json["budget"]["usd_per_month"] is None
+    wrong = await rig.call("PATCH", one, {"limits": {"requests_per_minute": 0}}, key=ADMIN)
+    assert (wrong.status, wrong.error["param"]) == (400, "limits.requests_per_minute")
+    admin = {"name": "boss", "kind": "admin", "role": "viewer", "limits": {"requests_per_minute": 5}}
+    refused = await rig.call("POST", KEYS, admin, key=ADMIN)
+    assert (refused.status, refused.error["param"]) == (400, "limits")
+
+
 async def test_a_revoked_admin_key_ends_with_the_next_request(rig: Rig) -> None:
     admin = (await made(rig, KEYS, {"name": "helper", "kind": "admin", "role": "viewer"})).json
     assert (await rig.call("GET", "/me", key=admin["secret"])).json["role"] == "viewer"

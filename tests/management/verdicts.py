@@ -51,9 +51,27 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "members.get": EVERYBODY,
     "members.update": ADMINS,
     "members.delete": ADMINS,
+    "requests.list": EVERYBODY,
+    "requests.facets": EVERYBODY,
+    "requests.export": EVERYBODY,
+    "requests.get": EVERYBODY,
+    # What people have written.
+    "requests.body": ADMINS,
+    "usage.get": EVERYBODY,
+    "requests.list_all": PLATFORM,
+    "requests.get_all": PLATFORM,
+    "requests.facets_all": PLATFORM,
+    "requests.export_all": PLATFORM,
+    "usage.get_all": PLATFORM,
     "audit.list": ADMINS,
     "audit.list_all": PLATFORM,
     "audit.verify": PLATFORM,
+    "conversations.list": ADMINS,
+    "conversations.get": ADMINS,
+    "conversations.messages": ADMINS,
+    "conversations.export": ADMINS,
+    "conversations.delete": ADMINS,
+    "conversations.delete_all": ADMINS,
 }
 # Operations without a key: why each is open stands at its declaration.
 PUBLIC = ("bootstrap.create",)
@@ -74,5 +92,6 @@ BODIES: dict[str, object] = {
     "users.update": {"disabled": True},
     "members.create": {"login": "fresh@example.com", "role": "viewer"},
     "members.update": {"role": "viewer"},
+    "conversations.delete_all": {"key": "key_0000000000000000000000000000"},
     "bootstrap.create": {"token": "sg-bootstrap-guessed"},
 }

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
 from sluicegate.assistants import store as assistants
 from sluicegate.assistants.model import AssistantDraft, AssistantSpec
-from sluicegate.ids import PLATFORM
+from sluicegate.history import store as history
+from sluicegate.history.model import MAIN, New, Past, Scope
+from sluicegate.ids import PLATFORM, request_ids
 from sluicegate.keys import store as keys
 from sluicegate.keys.model import KeyDraft, RoleName
 from sluicegate.keys.secret import mint
@@ -19,6 +22,9 @@ from sluicegate.storage.location import Location
 from sluicegate.storage.transaction import Actor, Change
 from sluicegate.upstreams import store as upstreams
 from sluicegate.upstreams.record import Credentials, LearnedModel, UpstreamDraft
+from sluicegate.usage.bodies import Body
+from sluicegate.usage.logbook import open_logbook
+from sluicegate.usage.model import Record
 from sluicegate.workspaces import store as workspaces
 from sluicegate.workspaces.model import WorkspaceDraft, WorkspaceSettings
 
@@ -57,6 +63,8 @@ GUESSES = {
     "upstream": "up_0000000000000000000000000000",
     "assistant": "asst_0000000000000000000000000000",
     "user": "usr_0000000000000000000000000000",
+    "request": "req_0000000000000000000000000000",
+    "conversation": "thread_0000000000000000000000000000",
 }
 
 
@@ -76,6 +84,33 @@ async def build(location: Location) -> World:
             models = (LearnedModel(model=f"{tenant}-canary-model", context_length=4096),)
             await upstreams.note_discovered(view, world.tenants[tenant].ids["upstream"], models)
     await database.close()
+    with closing(open_logbook(location)) as logbook:
+        logbook.write(
+            Record(
+                id=world.tenants[name].ids["request"],
+                workspace=name,
+                key=world.tenants[name].ids["key"],
+                operation="chat",
+                model=f"{name}-canary-one",
+                assistant=world.tenants[name].ids["assistant"],
+                upstream=f"{name}-canary-up",
+                status=502,
+                code="upstream_timeout",
+                error=f"{name}-canary-error",
+                prompt_tokens=7,
+            )
+            for name in (OWN, OTHER, DELETED)
+        )
+        # What is deleted is of a workspace that is.
+        logbook.write(
+            Record(id=tenant.deleted["request"], workspace=DELETED, key="k", operation="chat")
+            for tenant in world.tenants.values()
+        )
+        text = "{}-canary-body"
+        logbook.keep(
+            Body(id=world.tenants[name].ids["request"], workspace=name, request=text.format(name).encode())
+            for name in (OWN, OTHER, DELETED)
+        )
     return world
 
 
@@ -127,6 +162,8 @@ async def _tenant(change: Change, world: World, name: str) -> Objects:
     user = await members.create_user(change, UserDraft(login=f"{name}-canary@example.com"))
     await members.grant(change, name, user.id, Role.MEMBER)
     found.ids = {"key": key.id, "upstream": upstream.id, "assistant": assistant.id, "user": user.id}
+    found.ids["request"] = request_ids.next()
+    found.ids["conversation"] = await _conversation(change, name, key.id, assistant.id)
     found.canaries = [f"{name}-canary", f"{name}-root", key.kid, *found.ids.values()]
     found.deleted = await _deleted(change, name)
     found.canaries += found.deleted.values()
@@ -144,4 +181,20 @@ async def _deleted(change: Change, name: str) -> dict[str, str]:
     user = await members.create_user(change, UserDraft(login=f"{name}-canary-left@example.com"))
     await members.grant(change, name, user.id, Role.VIEWER)
     await members.withdraw(change, name, user.id)
-    return {"key": key.id, "upstream": upstream.id, "assistant": assistant.id, "user": user.id}
+    ids = {"key": key.id, "upstream": upstream.id, "assistant": assistant.id, "user": user.id}
+    conversation = await _conversation(change, name, key.id, assistant.id)
+    await history.erase(change, [conversation])
+    return {**ids, "request": request_ids.next(), "conversation": conversation}
+
+
+async def _conversation(change: Change, name: str, key: str, assistant: str) -> str:
+    """One question with its answer."""
+    scope = Scope(name, key, assistant)
+    asked = New(chain=b"1" * 16, role="user", body=f'{{"role":"user","content":"{name}-canary-question"}}')
+    past = Past(
+        scope=scope, name=None, thread=None, base=scope.root, depth=0, branch=MAIN, before=[], new=[asked]
+    )
+    place = await history.begin(change, past, f"{name}-canary-title")
+    said = New(chain=b"2" * 16, role="assistant", body=f'{{"role":"assistant","content":"{name}-canary"}}')
+    await history.finish(change, place, [said])
+    return place.thread

@@ -10,10 +10,14 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from command_line import Cli, command_line
+from machines import Machine
 
 import postgresql
+import redis_server
 from fakes.tenants import Make, TenantGateway, Tenants, serving
 from postgresql import Cluster
+from redis_server import RedisServer
 from sluicegate.settings import Secret, Settings
 from sluicegate.storage.database import Database, make_engine, prepare
 from sluicegate.storage.location import Location
@@ -99,3 +103,40 @@ async def acme(tenants: Tenants) -> str:
     await tenants.upstream("acme", "own", "http://acme-host/v1", models=("m", "n"))
     await tenants.assistant("acme", "Helper", "own/m", system_prompt="Be short.")
     return (await tenants.key("acme"))[1]
+
+
+@pytest.fixture(scope="session")
+def redis_process() -> Iterator[RedisServer]:
+    """A real Redis for the whole run."""
+    with redis_server.running() as found:
+        yield found
+
+
+@pytest.fixture
+def server(redis_process: RedisServer) -> RedisServer:
+    """It, with nothing in it."""
+    if redis_process.command("FLUSHALL") != b"+OK\r\n":
+        redis_process.start()
+    return redis_process
+
+
+@pytest_asyncio.fixture
+async def machine(server: RedisServer) -> AsyncIterator[Any]:
+    """Starts machines that count there, and stops them."""
+    made: list[Machine] = []
+
+    async def make(**options: Any) -> Machine:
+        made.append(Machine(server, **options))
+        await made[-1].start()
+        assert made[-1].is_shared
+        return made[-1]
+
+    yield make
+    for one in made:
+        await one.stop()
+
+
+@pytest.fixture
+def cli(location: Location, monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """Run a command on the database of `location`."""
+    return command_line(location, monkeypatch)

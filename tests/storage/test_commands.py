@@ -4,66 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import pytest
+from command_line import Cli, good, refused
 from sqlalchemy import text as sql
-from typer.testing import CliRunner, Result
 
-from sluicegate.cli import app
-from sluicegate.keys import store as keys
 from sluicegate.storage.database import Database
 from sluicegate.storage.location import Location
 from sluicegate.upstreams import store as upstreams
 
-Cli = Callable[..., Result]
 URL = "base_url=http://127.0.0.1:8000/v1"
 CANARY = "upstream-canary-0123456789"
-
-
-@pytest.fixture
-def cli(location: Location, monkeypatch: pytest.MonkeyPatch) -> Cli:
-    """Run a command on the database of `location`."""
-    for name in list(os.environ):
-        if name.startswith(("SLUICEGATE_", "OPENAI_")):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("SLUICEGATE_DATA_DIR", str(location.data_dir))
-    if location.database_url is not None:
-        monkeypatch.setenv("SLUICEGATE_DATABASE_URL", location.database_url.reveal())
-
-    def run(*arguments: str, **options: Any) -> Result:
-        return CliRunner().invoke(app, list(arguments), **options)
-
-    return run
-
-
-def good(result: Result) -> str:
-    """What a command that did its work said on standard output."""
-    assert result.exit_code == 0, result.output
-    return result.stdout
-
-
-def refused(result: Result) -> str:
-    """The one line of a refusal."""
-    assert result.exit_code == 2, result.output
-    assert result.stdout == ""
-    (line,) = result.stderr.splitlines()
-    return line.removeprefix("sluicegate: ")
-
-
-def looked_up(location: Location, secret: str) -> Any:
-    async def look() -> Any:
-        database = await Database.open(location)
-        async with database.read() as view:
-            found = await keys.look_up(view, secret)
-        await database.close()
-        return found
-
-    return asyncio.run(look())
 
 
 def test_workspaces(cli: Cli) -> None:
@@ -116,56 +68,6 @@ def test_the_only_workspace_is_meant(cli: Cli) -> None:
     assert "app" in good(cli("keys", "list", "-w", "acme"))
     assert "there is no workspace `acne`. Did you mean `acme`?" in refused(cli("keys", "list", "-w", "acne"))
     assert "either --workspace or --platform" in refused(cli("keys", "list", "-w", "acme", "--platform"))
-
-
-def test_a_key_is_shown_once_and_alone_on_standard_output(cli: Cli, location: Location) -> None:
-    good(cli("workspaces", "create", "acme"))
-    made = cli("keys", "create", "app", "expires=90d", "models=qwen*")
-    (secret,) = made.stdout.splitlines()
-    assert secret not in made.stderr
-    assert looked_up(location, secret).principal.models == ("qwen*",)
-    assert "`keys rotate` gives it a new secret" in refused(cli("keys", "create", "app"))
-    for command in (("list",), ("list", "--json"), ("show", "app"), ("show", "app", "--json")):
-        shown = cli("keys", *command)
-        assert good(shown)
-        assert secret not in shown.output
-    rotated = good(cli("keys", "rotate", "app", "--grace", "1h")).strip()
-    assert looked_up(location, secret).until is not None
-    assert looked_up(location, rotated).until is not None  # its expiry
-    assert "expected a number and s, m, h or d" in refused(cli("keys", "rotate", "app", "--grace", "soon"))
-    assert "7 days" in refused(cli("keys", "rotate", "app", "--grace", "8d"))
-    assert '    + scopes = ["chat:write"]\n' in good(
-        cli("keys", "set", "app", "models=", "expires=", "scopes=chat:write")
-    )
-    assert "`chat` is none of" in refused(cli("keys", "set", "app", "scopes=chat"))
-    assert cli("keys", "revoke", "app").exit_code == 0
-    assert looked_up(location, rotated).refused == "revoked"
-    assert "a revoked key cannot be rotated" in refused(cli("keys", "rotate", "app"))
-    assert cli("keys", "delete", "app", "--yes").exit_code == 0
-    assert looked_up(location, rotated) is None
-
-
-def test_keys_of_ones_own_and_of_admins(cli: Cli, location: Location, tmp_path: Path) -> None:
-    good(cli("workspaces", "create", "acme"))
-    own = "own-secret-0123456789"
-    made = cli("keys", "create", "own", "secret=env:OWN", env={"OWN": own})
-    assert good(made) == ""
-    assert own not in made.stderr
-    assert looked_up(location, own).principal.name == "own"
-    (tmp_path / "k").write_text("other-secret-0123456789\n")
-    assert good(cli("keys", "rotate", "own", "--secret", f"file:{tmp_path}/k", "--grace", "0s")) == ""
-    assert looked_up(location, own) is None
-    assert looked_up(location, "other-secret-0123456789") is not None
-    assert "others can read" in refused(cli("keys", "rotate", "own", "--secret", own))
-    assert cli("keys", "rotate", "own", "--secret", "-", input="third-secret-0123456789\n").exit_code == 0
-    assert looked_up(location, "third-secret-0123456789") is not None
-    boss = good(cli("keys", "create", "boss", "role=workspace_admin")).strip()
-    assert looked_up(location, boss).principal.role == "workspace_admin"
-    root = json.loads(good(cli("keys", "create", "root", "--platform", "--json")))
-    assert looked_up(location, root["secret"]).principal.role == "platform_admin"
-    assert root["key"]["workspace"] == "_platform"
-    assert "root" in good(cli("keys", "list", "--platform"))
-    assert "~ key roof (operator)" in good(cli("keys", "set", "root", "name=roof", "--platform"))
 
 
 def test_upstreams(cli: Cli, location: Location) -> None:

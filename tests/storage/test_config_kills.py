@@ -56,7 +56,7 @@ async def state(location: Location) -> set[int]:
     return numbers
 
 
-@pytest.mark.timeout(60 + KILLS * 6)
+@pytest.mark.timeout(60 + KILLS * 20)
 def test_a_killed_apply_leaves_nothing_half(location: Location) -> None:
     chance = random.Random(20261125)
     acknowledged: set[int] = set()

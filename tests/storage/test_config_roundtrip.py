@@ -49,6 +49,16 @@ def some(**strategies: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, An
     return st.fixed_dictionaries({}, optional=strategies)
 
 
+LIMITS = some(
+    requests_per_minute=st.integers(1, 1_000_000_000),
+    tokens_per_day=st.integers(1, 1_000_000_000_000),
+    concurrent_requests=st.integers(1, 1_000_000),
+)
+BUDGETS = some(
+    usd_per_month=st.floats(0, 1_000_000_000) | st.integers(0, 100),
+    tokens_total=st.integers(0, 1 << 50),
+    warn_percent=st.integers(1, 100),
+)
 UPSTREAMS = st.builds(
     lambda name, url, more: {"name": name, "base_url": url} | more,
     NAMES,
@@ -62,6 +72,7 @@ UPSTREAMS = st.builds(
         timeouts=some(connect=st.floats(0.001, 86400), idle=st.integers(1, 86400)),
         context_lengths=st.dictionaries(MODELS, TOKENS, max_size=2),
         enabled=st.booleans(),
+        limits=LIMITS,
         api_key=st.sampled_from(["env:LOCAL", "env:SHARED"]),
         headers=some(**{"x-team": st.sampled_from(["env:TEAM", "text:a b"]), "x-other": st.just("text:c")}),
     ),
@@ -93,7 +104,7 @@ KEYS = some(
     models=st.lists(MODELS, max_size=3),
     expires=st.integers(0, 1 << 53),
     role=st.sampled_from(["workspace_admin", "member", "viewer"]),
-)
+) | some(models=st.lists(MODELS, max_size=3), limits=LIMITS, budget=BUDGETS)
 WORKSPACES = some(
     name=FREE_NAMES,
     public_base_url=st.just("https://ai.example/v1"),
@@ -103,6 +114,9 @@ WORKSPACES = some(
     allowed_models=st.lists(MODELS, max_size=3),
     plain_models=st.booleans(),
     retention_days=st.integers(0, 36_500),
+    bodies=some(days=st.integers(0, 365), max_bytes=st.integers(256, 1 << 20)),
+    limits=LIMITS,
+    budget=BUDGETS,
 )
 CONFIGS = st.fixed_dictionaries(
     {

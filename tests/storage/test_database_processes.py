@@ -50,7 +50,7 @@ async def state(location: Location) -> tuple[set[str], int]:
     return found, row
 
 
-@pytest.mark.timeout(60 + KILLS * 3)
+@pytest.mark.timeout(60 + KILLS * 10)
 def test_a_kill_at_any_moment_loses_nothing(location: Location) -> None:
     chance = random.Random(20261124)
     acknowledged: set[str] = set()

@@ -26,6 +26,12 @@ from sluicegate.storage.location import Location
 
 VERSIONS = sorted(path.stem[:4] for path in (migrate.MIGRATIONS / "versions").glob("[0-9]*.py"))
 
+# Partitioned, and made by hand: `test_usage_store.py` writes and reads every column of them.
+COMPARED = {
+    "compare_type": True,
+    "include_name": lambda name, kind, _: kind != "table" or not name.startswith("usage_"),
+}
+
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
@@ -83,9 +89,7 @@ async def test_every_version_is_brought_up(empty: Location, start: str | None) -
     async with engine.connect() as connection:
         assert await migrate.version_of(connection) == schema.HEAD
         differences = await connection.run_sync(
-            lambda sync: compare_metadata(
-                MigrationContext.configure(sync, opts={"compare_type": True}), schema.metadata
-            )
+            lambda sync: compare_metadata(MigrationContext.configure(sync, opts=COMPARED), schema.metadata)
         )
     await engine.dispose()
     assert differences == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from fakes.tenants import Make, Tenants, listing
 from sluicegate.settings import KeyConfig, Secret, Settings, UpstreamConfig
 from sluicegate.storage.location import Location
 from sluicegate.usage.day_files import DayFiles
+from sluicegate.usage.logbook import open_logbook
 from sluicegate.usage.model import Filter, Record
 from sluicegate.usage.parts import period_start
 
@@ -32,7 +35,8 @@ PRICED = Settings(
 
 def records(location: Location) -> tuple[Record, ...]:
     """The oldest first."""
-    return DayFiles(location.usage_dir).page(Filter()).records[::-1]
+    with closing(open_logbook(location)) as logbook:
+        return logbook.page(Filter()).records[::-1]
 
 
 @pytest.mark.asyncio
@@ -68,7 +72,8 @@ async def test_every_admitted_request_has_one_record(make: Make, location: Locat
     assert bad.code == broken.error["code"]
     assert bad.error == broken.error["message"]
     assert (stream.stream, stream.status, stream.source) == (True, 200, "upstream")
-    (hour,) = DayFiles(location.usage_dir).hours(Filter(workspace="acme"))
+    with closing(open_logbook(location)) as logbook:
+        (hour,) = logbook.hours(Filter(workspace="acme"))
     assert (hour.requests, hour.failed, hour.prompt_tokens) == (3, 1, 6)
 
 
@@ -132,3 +137,23 @@ def test_a_day_is_deleted_with_its_file(tmp_path: Path) -> None:
     assert files.delete_before(20_002 * day) == 2
     assert [record.id for record in files.page(Filter()).records] == [made[2].id]
     assert files.delete_before(20_002 * day) == 0
+
+
+def test_days_of_older_and_newer_programs(tmp_path: Path) -> None:
+    files = DayFiles(tmp_path)
+    day = 86_400_000
+    id = f"req_{(day * 1_000_000).to_bytes(8, 'big').hex()}000000000001"
+    later = id[:-1] + "2"
+    files.write([Record(id=id, workspace="w", key="k", operation="chat", thinking="ate_all")])
+    with closing(sqlite3.connect(files.path(1))) as db:
+        db.execute("ALTER TABLE records DROP COLUMN thinking")
+    found = files.one(id)
+    assert found is not None
+    assert (found.workspace, found.thinking) == ("w", None)
+    # What is written from now on has all its fields.
+    assert files.write([Record(id=later, workspace="w", key="k", operation="chat", thinking="not_off")]) == 1
+    assert [record.thinking for record in files.page(Filter()).records] == ["not_off", None]
+    with closing(sqlite3.connect(files.path(1))) as db:
+        db.execute("ALTER TABLE records ADD COLUMN of_tomorrow")
+    files.write([Record(id=id[:-1] + "3", workspace="w", key="k", operation="chat")])
+    assert len(files.page(Filter()).records) == 3

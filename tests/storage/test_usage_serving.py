@@ -9,14 +9,17 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 import pytest
 
 from processes import Server, answers, free_port, running
-from sluicegate.usage.day_files import DayFiles
+from sluicegate.engine import LimitRules, Limits
+from sluicegate.keys.model import configured_id
+from sluicegate.storage.location import Location
+from sluicegate.usage.logbook import open_logbook
 from sluicegate.usage.model import INTERRUPTED, Filter, Record
 
 KEY = "sk-test-0123456789abcdef"
@@ -24,7 +27,7 @@ KEY = "sk-test-0123456789abcdef"
 KILLS = int(os.environ.get("TEST_KILLS", "4"))
 WORKERS = 3
 
-pytestmark = pytest.mark.timeout(60 + 10 * KILLS)
+pytestmark = pytest.mark.timeout(60 + 30 * KILLS)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +43,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def settings(demo: Server, limits: str) -> str:
     return (
         f'[[keys]]\nname = "a"\nkey = "{KEY}"\nlimits = {{ {limits} }}\n'
-        f'[[upstreams]]\nname = "demo"\nbase_url = "{demo.base_url}"\nmodels = ["demo-fast"]\n'
+        f'[[upstreams]]\nname = "demo"\nbase_url = "{demo.base_url}"\nmodels = ["demo-fast", "demo-slow"]\n'
         'prices = { "*" = { prompt = 1.0, completion = 2.0 } }\n'
     )
 
@@ -48,31 +51,34 @@ def settings(demo: Server, limits: str) -> str:
 class Gateway:
     """`sluicegate serve` on a data directory."""
 
-    def __init__(self, demo: Server, folder: Path, limits: str) -> None:
-        self.data = folder / "data"
-        self._file = folder / "sluicegate.toml"
-        self._file.write_text(settings(demo, limits))
+    def __init__(self, demo: Server, folder: Path, limits: str, location: Location | None = None) -> None:
+        self.location = location or Location(data_dir=folder / "data")
+        self.data = self.location.data_dir
+        self.file = folder / "sluicegate.toml"
+        self.file.write_text(settings(demo, limits))
         self._log = folder / "gateway.log"
 
     def running(self, data: bool = True):  # type: ignore[no-untyped-def]
         port = free_port()
         arguments = ["sluicegate", "serve", "--port", str(port), "--workers", str(WORKERS)]
-        arguments += ["--config", str(self._file)]
+        arguments += ["--config", str(self.file)]
         environment = {"SLUICEGATE_DATA_DIR": str(self.data)} if data else {"XDG_DATA_HOME": str(self.data)}
+        if self.location.database_url is not None:
+            environment["SLUICEGATE_DATABASE_URL"] = self.location.database_url.reveal()
         return running(
             arguments, port, self._log, environment=environment, ready=lambda p: answers(p, "/readyz")
         )
 
     def records(self) -> list[Record]:
-        files = DayFiles(self.data / "usage")
         found: list[Record] = []
         below = None
-        while True:
-            page = files.page(Filter(), below=below, limit=1000)
-            found += page.records
-            if page.next is None:
-                return found
-            below = page.next
+        with closing(open_logbook(self.location)) as logbook:
+            while True:
+                page = logbook.page(Filter(), below=below, limit=1000)
+                found += page.records
+                if page.next is None:
+                    return found
+                below = page.next
 
 
 class Crowd:
@@ -136,9 +142,9 @@ def test_all_workers_together_pass_exactly_the_limit(demo: Server, tmp_path: Pat
     assert crowd.statuses == {200: 150, 429: 8 * 60 - 150}
 
 
-def test_below_the_limit_nobody_is_refused(demo: Server, tmp_path: Path) -> None:
+def test_below_the_limit_nobody_is_refused(demo: Server, location: Location, tmp_path: Path) -> None:
     limits = "requests_per_day = 160, concurrent_requests = 8, tokens_per_minute = 100000000"
-    gateway = Gateway(demo, tmp_path, limits)
+    gateway = Gateway(demo, tmp_path, limits, location)
     with gateway.running() as server:
         crowd = Crowd(server.port, 8, most=20)
         crowd.join()
@@ -149,6 +155,48 @@ def test_below_the_limit_nobody_is_refused(demo: Server, tmp_path: Path) -> None
     plain = [record for record in found if not record.stream]
     assert sum(record.prompt_tokens + record.completion_tokens for record in plain) == crowd.tokens
     assert all(record.source == "upstream" and record.micros > 0 for record in found)
+
+
+def test_a_budget_is_passed_by_one_estimate_at_most(demo: Server, tmp_path: Path) -> None:
+    budget = 20_000
+    gateway = Gateway(demo, tmp_path, "concurrent_requests = 64 }\nbudget = { usd_total = 0.02")
+    with gateway.running() as server:
+        crowd = Crowd(server.port, 64, most=12)
+        crowd.join()
+    assert crowd.statuses[429] > 0
+    found = gateway.records()
+    assert len(found) == crowd.statuses[200]
+    # 1024 tokens of an answer at two millionths each, and the prompt.
+    assert sum(record.micros for record in found) <= budget + 2 * 1024 + 100
+
+
+def test_who_waits_exactly_as_told_gets_in(demo: Server, tmp_path: Path) -> None:
+    gateway = Gateway(demo, tmp_path, "requests_per_minute = 300, request_burst = 1")
+    with gateway.running() as server:
+        waited = 0
+        for _ in range(20):
+            status, wait = asked_once(server.port)
+            if status == 429:
+                assert 0 < wait <= 200
+                waited += 1
+                time.sleep(wait / 1000)
+                status, _ = asked_once(server.port)
+            assert status == 200
+        assert waited > 5
+
+
+def asked_once(port: int) -> tuple[int, int]:
+    """On a connection of its own: the status, and the milliseconds to wait."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=10)
+    values = {"model": "demo-fast", "messages": [{"role": "user", "content": "Hello"}]}
+    head = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
+    try:
+        connection.request("POST", "/v1/chat/completions", json.dumps(values), head)
+        answer = connection.getresponse()
+        answer.read()
+        return answer.status, int(answer.headers.get("retry-after-ms", 0))
+    finally:
+        connection.close()
 
 
 def test_places_of_a_killed_worker_are_free_within_a_second(demo: Server, tmp_path: Path) -> None:
@@ -167,13 +215,62 @@ def test_places_of_a_killed_worker_are_free_within_a_second(demo: Server, tmp_pa
             assert again.statuses[200] > 0
 
 
-def test_kill_of_everything_loses_no_record(demo: Server, tmp_path: Path) -> None:
-    gateway = Gateway(demo, tmp_path, "concurrent_requests = 1000")
+def test_a_budget_after_a_crash_is_what_the_records_say(demo: Server, tmp_path: Path) -> None:
+    gateway = Gateway(demo, tmp_path, "requests_per_day = 1000 }\nbudget = { usd_total = 100.0")
+    with gateway.running() as server:
+        Crowd(server.port, 3, most=5).join()
+        before = spent_of(gateway)
+        deadline = time.monotonic() + 20
+        while sum(record.micros for record in gateway.records()) != before:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert before > 0
+        streams = [begun_stream(server.port) for _ in range(8)]
+        # So long that each has a record of its beginning.
+        time.sleep(0.5)
+        assert spent_of(gateway, held=True) > before
+        for pid in workers_of(server.process.pid):
+            os.kill(pid, signal.SIGKILL)
+        for connection in streams:
+            connection.close()
+        while sum(record.code == INTERRUPTED for record in gateway.records()) < len(streams):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        # Their prompts, and not what was reserved for their answers.
+        wanted = sum(record.micros for record in gateway.records())
+        while spent_of(gateway, held=True) != wanted:
+            assert time.monotonic() < deadline, (spent_of(gateway, held=True), wanted)
+            time.sleep(0.1)
+        assert wanted > before
+
+
+def begun_stream(port: int) -> HTTPConnection:
+    """An answer that takes its time."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=20)
+    values = {"model": "demo-slow", "messages": [{"role": "user", "content": "Hello"}], "stream": True}
+    head = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
+    connection.request("POST", "/v1/chat/completions", json.dumps(values), head)
+    return connection
+
+
+def spent_of(gateway: Gateway, *, held: bool = False) -> int:
+    """Of the key's budget, in millionths."""
+    rules = LimitRules(f"key:{configured_id(KEY)}", [("usd_total", 1, None)])
+    found = Limits(gateway.data / "limits-1.map").account(rules, "usd_total")
+    assert found is not None
+    return found[0] + (found[1] if held else 0)
+
+
+def test_kill_loses_no_record(demo: Server, location: Location, tmp_path: Path) -> None:
+    """Of a worker while the others go on, then of everything."""
+    gateway = Gateway(demo, tmp_path, "concurrent_requests = 1000", location)
     seen: list[str] = []
     for kill in range(KILLS):
         with gateway.running() as server:
             crowd = Crowd(server.port, 6)
-            time.sleep(0.4 + kill % 7 * 0.15)
+            time.sleep(0.2 + kill % 7 * 0.08)
+            os.kill(workers_of(server.process.pid)[kill % WORKERS], signal.SIGKILL)
+            time.sleep(0.2 + kill % 5 * 0.1)
             # The main process first, so that it starts no new workers.
             for pid in (server.process.pid, *workers_of(server.process.pid)):
                 with suppress(ProcessLookupError):

@@ -13,8 +13,9 @@ import pytest
 from fakes.asgi import AUTH, JSON, Answer, Client, request
 from fakes.engine import FakeReply, failed, streaming
 from fakes.gateway import STRICT, FakeGateway, Made
-from sluicegate.app import DRAIN_SIGNAL, connect, verify
+from sluicegate.app import DRAIN_SIGNAL, verify
 from sluicegate.settings import Settings, SettingsError, UpstreamConfig
+from sluicegate.upstreams.connect import connect
 
 pytestmark = pytest.mark.asyncio
 OPEN = UpstreamConfig(name="open", base_url="http://open/v1")
@@ -221,19 +222,40 @@ async def test_ready_after_the_first_discovery_and_healthy_always(make: Made) ->
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-async def test_a_drain_is_not_ready_and_cuts_what_is_open_at_its_end(make: Made) -> None:
-    gateway = make(lambda _: None, drain_timeout=0.05)
+async def status(gateway: Any, path: str) -> int:
+    return (await request(gateway.app, path, b"", [], "GET")).status
+
+
+async def draining(gateway: Any) -> asyncio.Task[Any]:
+    """A request under way in a gateway that has been told to stop."""
+    running = asyncio.create_task(request(gateway.app))
+    async with asyncio.timeout(20):
+        while not gateway.engine.asked:  # noqa: ASYNC110 (it asks the gateway)
+            await asyncio.sleep(0.001)
+        os.kill(os.getpid(), DRAIN_SIGNAL)
+        while await status(gateway, "/readyz") != 503:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+    return running
+
+
+async def test_a_drain_is_not_ready_and_lets_go_on_what_is_open(make: Made) -> None:
+    gateway = make(lambda _: None, drain_timeout=600)
     lifespan = Lifespan(gateway)
     await lifespan.go("startup")
-    running = asyncio.create_task(request(gateway.app))
-    await asyncio.sleep(0.01)
-    os.kill(os.getpid(), DRAIN_SIGNAL)
-    await asyncio.sleep(0.01)
-    assert (await request(gateway.app, "/readyz", b"", [], "GET")).status == 503
-    assert (await request(gateway.app, "/healthz", b"", [], "GET")).status == 200
+    running = await draining(gateway)
+    assert await status(gateway, "/healthz") == 200
     assert not gateway.engine.closed
     assert not running.done()
-    await asyncio.wait_for(running, 1)
+    await lifespan.go("shutdown")
+    await lifespan.task
+    await asyncio.wait_for(running, 20)
+
+
+async def test_a_drain_cuts_what_is_open_at_its_end(make: Made) -> None:
+    gateway = make(lambda _: None, drain_timeout=0.02)
+    lifespan = Lifespan(gateway)
+    await lifespan.go("startup")
+    await asyncio.wait_for(await draining(gateway), 20)
     assert gateway.engine.closed
     await lifespan.go("shutdown")
     await lifespan.task

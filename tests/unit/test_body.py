@@ -97,9 +97,9 @@ class Dripping:
 
 @pytest.mark.asyncio
 async def test_the_pace_is_measured_in_each_window_and_not_over_all() -> None:
-    # 40 bytes each 10 ms are 4,000 bytes/s; the windows are 80 ms.
-    fast = Dripping(b"x" * 40, 0.01, 30)
-    assert len(await reader(window=0.08, rate=1000).read(fast.receive, None)) == 1200
+    # A part each 10 ms, windows of 80 ms: one part is enough for four seconds in which the machine stalls.
+    fast = Dripping(b"x" * 4000, 0.01, 30)
+    assert len(await reader(window=0.08, rate=1000).read(fast.receive, None)) == 120_000
     slow = Dripping(b"x" * 4, 0.01, 100)
     with pytest.raises(GatewayError, match="408"):
         await reader(window=0.08, rate=1000).read(slow.receive, None)

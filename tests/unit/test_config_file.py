@@ -113,8 +113,8 @@ ODD = [
         ":1: upstreams[0]: unknown key. Known here: [[workspace]], [[upstream]]. This looks",
     ),
     (
-        "[[workspace]]\nid = 'a'\n[[workspace.key]]\nname = 'k'\nlimits = {}",
-        ":5: workspace[0].key[0].limits: not there yet",
+        "[[workspace]]\nid = 'a'\n[[workspace.key]]\nname = 'k'\nlimits = { requests = 1 }",
+        ":5: workspace[0].key[0].limits: unknown key `requests`",
     ),
     ("[[workspace]]\nid = 'a'\nlimits = { requests_per_minut = 1 }", ":3: workspace[0].limits: unknown key"),
     ("[[workspace]\n", ":1: not valid TOML"),

@@ -14,12 +14,15 @@ from sluicegate.assistants.model import Assistant, AssistantSpec
 from sluicegate.chat.count import PromptCounter
 from sluicegate.chat.directory import View
 from sluicegate.chat.keep import StoredChats
-from sluicegate.chat.pipeline import Parts, Pipeline
+from sluicegate.chat.parts import Parts
+from sluicegate.chat.pipeline import Pipeline
 from sluicegate.chat.prepare import CHAT
+from sluicegate.chat.remember import ChatMemory
 from sluicegate.chat.scopes import Scopes
 from sluicegate.chat.window import ContextWindows
 from sluicegate.engine import Limits
 from sluicegate.errors import GatewayError
+from sluicegate.history.recall import History
 from sluicegate.http.body import BodyReader
 from sluicegate.http.envelope import Envelope
 from sluicegate.http.exchange import Exchange, exchange_of
@@ -103,15 +106,17 @@ class Gateway:
         log = Log(io.StringIO())
         scan: Any = FakeRequest
         recipe: Any = FakeRecipe
+        windows = ContextWindows(PromptCounter(log), log)
         parts = Parts(
             chats=StoredChats(Shelf(configured=False)),
+            memory=ChatMemory(History(Shelf(configured=False)), windows, recipe, ()),
             keys=self.keys,
             bodies=BodyReader(1 << 20, 10.0, 1),
             scan=scan,
             engine=self.engine,
             directory=self.directory,
             make_recipe=recipe,
-            windows=ContextWindows(PromptCounter(log), log),
+            windows=windows,
             budget=RetryBudget(),
             scopes=Scopes({}, Prices({})),
             limiter=Limiter(Limits(None), lambda *_: None),
@@ -227,4 +232,4 @@ async def test_what_is_made_for_an_assistant_is_made_once() -> None:
         await gateway.ask("Shared name")
     plan = acme.plan("Shared name", gateway.keys.principal)
     assert plan is acme.plan("Shared name", gateway.keys.principal)
-    assert list(plan.recipes) == [("chat", "acme")]
+    assert list(plan.recipes) == [("chat", "acme", None)]

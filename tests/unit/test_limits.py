@@ -19,7 +19,7 @@ from sluicegate.engine import Limits as Counting
 from sluicegate.errors import GatewayError
 from sluicegate.limits.admit import NOTHING, Demand, Limiter, Scope, scope
 from sluicegate.limits.model import Budget, Limits, rules_of
-from sluicegate.settings import SettingsError, UpstreamConfig, load
+from sluicegate.settings import Secret, SettingsError, UpstreamConfig, load
 from sluicegate.usage import configured as usage
 from sluicegate.usage.prices import FREE, Price, PriceConfig, Prices
 
@@ -266,3 +266,60 @@ def test_costs_are_whole_millionths_and_never_nothing() -> None:
 def test_prices_in_the_settings_are_checked() -> None:
     settings = msgspec.structs.replace(load(None, {"OPENAI_COMPATIBLE_BASE_URL": "http://a/v1"}))
     assert usage.read_prices(settings) == {}
+
+
+def test_redis_is_set_by_a_variable_or_the_file_and_checked(tmp_path: Path) -> None:
+    from sluicegate.limits.configured import open_shared
+    from sluicegate.telemetry.logs import Log
+
+    upstream = {"OPENAI_COMPATIBLE_BASE_URL": "http://a/v1"}
+    assert open_shared(load(None, upstream), "", Log()) is None
+    path = tmp_path / "s.toml"
+    path.write_text('[server]\nredis_url = "redis://:secret@file/1"\nredis_timeout = 0.05\n')
+    assert load(str(path), upstream).server.redis_url == Secret("redis://:secret@file/1")
+    environ = upstream | {"SLUICEGATE_REDIS_URL": "rediss://other"}
+    settings = load(str(path), environ)
+    assert settings.server.redis_url == Secret("rediss://other")
+    assert open_shared(settings, "", Log()) is not None
+    path.write_text('[server]\nredis_url = "http://:secret@file/1"\n')
+    with pytest.raises(SettingsError, match=r"s\.toml:2: server\.redis_url: expected redis://") as raised:
+        open_shared(load(str(path), upstream), "", Log())
+    assert "secret" not in str(raised.value)
+    for wrong in ("redis://h:port", "redis://h?socket_timeout=x", "redis://h?nonsense=1", "http://h"):
+        with pytest.raises(SettingsError, match="SLUICEGATE_REDIS_URL: expected"):
+            open_shared(load(None, upstream | {"SLUICEGATE_REDIS_URL": wrong}), "", Log())
+    path.write_text('[server]\nrecords = "loose"\n')
+    with pytest.raises(SettingsError, match=r"s\.toml:2: server\.records"):
+        load(str(path), upstream)
+
+
+@pytest.mark.parametrize(
+    ("microseconds", "text"),
+    [
+        (0, "0s"),
+        (1, "1ms"),
+        (999_001, "1s"),
+        (12_345_000, "12.345s"),
+        (360_000_000, "6m0s"),
+        (3.6e9, "1h0m0s"),
+    ],
+)
+def test_durations_are_as_the_core_writes_them(microseconds: float, text: str) -> None:
+    from sluicegate.limits.counted import go_duration
+
+    assert go_duration(microseconds) == text
+
+
+def test_every_limit_and_budget_is_counted_in_redis_too() -> None:
+    from sluicegate.limits.counted import counted
+    from sluicegate.limits.model import BUDGETS
+
+    limits = Limits(**dict.fromkeys(Limits.__struct_fields__, 7))
+    budget = Budget(**{name: 7 for name in Budget.__struct_fields__ if name != "warn_percent"})
+    found = counted("key", "k", limits, budget)
+    assert [(one.kind, one.most) for one in found] == [
+        (kind, most) for kind, most, _ in rules_of(limits, budget)
+    ]
+    assert {one.kind for one in found if one.code == "budget"} == set(BUDGETS)
+    assert len({one.key for one in found}) == len(found)
+    assert {one.every for one in found if one.code == "budget"} == {"day", "week", "month", "total"}

@@ -68,7 +68,7 @@ def test_a_real_file() -> None:
     assert not [line for line in warnings if "sk-vllm-secret" in line or "sk-1234" in line]
     for said in (
         ":2: model_list[0]: `gpt-4o` is left out: its provider does not speak the OpenAI API",
-        ":12: model_list[1].litellm_params.rpm: not carried over: upstreams have no limits",
+        ":12: model_list[1].litellm_params.rpm: not carried over: set `limits` of the upstream",
         ":38: model_list[6].litellm_params.api_key: the secret itself is not copied",
         ":44: litellm_settings.drop_params: not carried over",
         ":45: litellm_settings.fallbacks: there is no model_name `nobody`",

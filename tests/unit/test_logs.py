@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import threading
 import time
 
 from sluicegate.settings import Secret
-from sluicegate.telemetry.logs import Log
+from sluicegate.telemetry.logs import LibraryLines, Log
 
 
 def test_one_object_a_line() -> None:
@@ -35,6 +36,26 @@ def test_objects_are_named_by_their_kind_alone() -> None:
     log.info("x", key=Secret("canary"), error=ValueError("canary"))
     log.close()
     assert json.loads(output.getvalue())["key"] == "<Secret>"
+    assert "canary" not in output.getvalue()
+
+
+def test_lines_of_libraries_have_the_same_form() -> None:
+    output = io.StringIO()
+    logger = logging.getLogger("test-lines")
+    sink = logging.StreamHandler(output)
+    sink.setFormatter(LibraryLines())
+    logger.addHandler(sink)
+    logger.propagate = False
+    logger.warning("full: %s\n\x00", 3)
+    try:
+        int("canary")
+    except ValueError:
+        logger.exception("failed")
+    first, second = (json.loads(line) for line in output.getvalue().splitlines())
+    assert (first["level"], first["event"], first["logger"]) == ("warning", "library", "test-lines")
+    assert first["message"] == "full: 3\n\x00"
+    assert abs(first["time"] - time.time()) < 5
+    assert (second["message"], second["cause"]) == ("failed", "ValueError")
     assert "canary" not in output.getvalue()
 
 
@@ -75,7 +96,7 @@ def test_a_broken_sink_harms_nobody() -> None:
     sink.close()
     log.info("x")
     log.close()
-    assert log.dropped == 1
+    assert log.dropped == log.lost == 1
 
 
 def test_a_forked_worker_writes_too() -> None:

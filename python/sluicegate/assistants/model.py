@@ -7,6 +7,10 @@ from msgspec import Meta, Struct
 from sluicegate.limits.model import NO_LIMITS, Limits
 
 ChatHistory = Literal["default_on", "disable_think", "off"]
+# How much the model thinks: as the client says, not at all, a level, or so many tokens of it.
+Thinking = Annotated[str, Meta(pattern=r"^(inherit|off|low|medium|high|budget:[1-9][0-9]{0,8})\Z")]
+# Thinking in answers: as the server sends it, in `reasoning_content`, or not at all.
+ReasoningOutput = Literal["pass", "separate", "hide"]
 
 # Any characters but control characters; exact and case-sensitive.
 AssistantName = Annotated[str, Meta(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f-\x9f]+\Z")]
@@ -17,6 +21,21 @@ ModelRef = Annotated[
 Text = Annotated[str, Meta(max_length=100_000)]
 Stop = Annotated[str, Meta(min_length=1, max_length=1000)]
 Tokens = Annotated[int, Meta(ge=1, le=100_000_000)]
+
+QualityAction = Literal["flag", "retry", "escalate", "block"]
+Script = Literal[
+    "latin",
+    "cyrillic",
+    "greek",
+    "arabic",
+    "hebrew",
+    "devanagari",
+    "thai",
+    "chinese",
+    "japanese",
+    "korean",
+]
+Phrase = Annotated[str, Meta(min_length=1, max_length=500)]
 
 # What a client may be locked out of; everything else of an assistant is never the client's to set.
 Lockable = Literal[
@@ -34,6 +53,7 @@ Lockable = Literal[
     "frequency_penalty",
     "seed",
     "reasoning_effort",
+    "thinking",
 ]
 LOCKABLE: tuple[str, ...] = get_args(Lockable)
 
@@ -46,8 +66,19 @@ class AssistantSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     description: Annotated[str, Meta(max_length=2000)] = ""
     system_prompt: Text | None = None
     chat_history: ChatHistory = "off"
-    # Stored; enforced once answers are scored.
+    # Whether requests that name no conversation continue the last one of their user or key.
+    default_thread: bool = True
+    # The least score of an answer; 0: answers are not scored.
     quality_score: Annotated[int, Meta(ge=0, le=100)] = 0
+    # Below it, or without a score: what happens then.
+    quality_action: QualityAction = "flag"
+    quality_unscored: Literal["allow", "block"] = "allow"
+    # Of streams: scored at their end, or held back until then.
+    quality_stream: Literal["observe", "hold"] = "observe"
+    # What is checked besides: the script of most letters, texts that must not be there, texts that must be.
+    quality_script: Script | None = None
+    quality_banned: Annotated[tuple[Phrase, ...], Meta(max_length=64)] = ()
+    quality_required: Annotated[tuple[Phrase, ...], Meta(max_length=64)] = ()
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
     max_tokens: Tokens | None = None
     top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
@@ -59,11 +90,24 @@ class AssistantSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     presence_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
     seed: int | None = None
+    # Counts where `thinking` says nothing.
     reasoning_effort: Annotated[str, Meta(max_length=32)] | None = None
+    thinking: Thinking = "inherit"
+    reasoning_output: ReasoningOutput = "pass"
     # Of all requests to it together.
     limits: Limits = NO_LIMITS
     # Here the assistant has the last word, also where it has no value; the other fields are defaults.
     locked: frozenset[Lockable] = frozenset()
+
+    @property
+    def keeps_history(self) -> bool:
+        """Conversations are kept and continued."""
+        return self.chat_history != "off"
+
+    @property
+    def disables_thinking(self) -> bool:
+        """The model is not to think, and what it thinks all the same is neither shown nor kept."""
+        return self.chat_history == "disable_think"
 
     @property
     def defaults(self) -> dict[str, Any]:
@@ -71,7 +115,7 @@ class AssistantSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         return {name: value for name in _REQUEST_FIELDS if (value := getattr(self, name)) is not None}
 
 
-_REQUEST_FIELDS = tuple(name for name in LOCKABLE if name not in ("model", "system_prompt"))
+_REQUEST_FIELDS = tuple(name for name in LOCKABLE if name not in ("model", "system_prompt", "thinking"))
 
 
 class AssistantDraft(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

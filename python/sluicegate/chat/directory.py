@@ -9,6 +9,8 @@ from msgspec import Struct
 from sluicegate import errors
 from sluicegate.assistants.model import Assistant, AssistantSpec
 from sluicegate.assistants.resolve import Allowed, resolve, visible_names
+from sluicegate.chat.grade import QualityRule, quality_of
+from sluicegate.chat.thinking import ThinkingRule, rule_of
 from sluicegate.engine import Recipe
 from sluicegate.globs import globs_of
 from sluicegate.keys.model import Principal
@@ -16,6 +18,7 @@ from sluicegate.limits.admit import Scope, scope
 from sluicegate.models.catalog import Card, Catalog
 from sluicegate.upstreams.discover import Discovery
 from sluicegate.upstreams.model import Steps, Upstream
+from sluicegate.upstreams.thinking import Switch
 from sluicegate.workspaces.model import WorkspaceSettings
 
 _MOST_GUESSES = 256
@@ -33,8 +36,13 @@ class Plan(Struct, frozen=True):
     client_limits: bool = True
     # Of what the assistant adds to the prompt, in UTF-8.
     prompt_bytes: int = 0
-    # (operation, upstream) → what is done to such a request; filled when one comes.
-    recipes: dict[tuple[str, str], Recipe] = {}
+    # Of an assistant: conversations are kept.
+    keeps_history: bool = False
+    # (operation, upstream, what is said of thinking) → what is done to such a request; filled when one comes.
+    recipes: dict[tuple[str, str, Switch | None], Recipe] = {}
+    # Of an assistant.
+    thinking: ThinkingRule | None = None
+    quality: QualityRule | None = None
 
 
 class View:
@@ -107,6 +115,18 @@ class View:
             self._guesses.clear()
         self._guesses[model] = entry
 
+    def without_thread(self, model: str) -> str:
+        """The assistant that `assistant@thread` means; any other name as it is."""
+        if model in self.assistants:
+            return model
+        at = model.rfind("@", 0, len(model) - 1)
+        while at > 0:
+            assistant = self.assistants.get(model[:at])
+            if assistant is not None and assistant.spec.keeps_history:
+                return assistant.name
+            at = model.rfind("@", 0, at)
+        return model
+
     def names(self, principal: Principal) -> Iterator[str]:
         """Every name that this caller may use, assistants first."""
         return visible_names(self.assistants, self.catalog, self._allowed_to(principal))
@@ -161,6 +181,9 @@ class View:
             min(limits, default=None),
             "max_tokens" not in spec.locked,
             _prompt_bytes(spec),
+            keeps_history=spec.keeps_history,
+            thinking=rule_of(spec),
+            quality=quality_of(spec),
         )
 
 

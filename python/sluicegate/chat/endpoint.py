@@ -5,7 +5,8 @@ from typing import Any
 
 from starlette.routing import Route
 
-from sluicegate.chat.pipeline import Parts, Pipeline
+from sluicegate.chat.parts import Parts
+from sluicegate.chat.pipeline import Pipeline
 from sluicegate.chat.prepare import CHAT
 from sluicegate.http.exchange import exchange_of
 

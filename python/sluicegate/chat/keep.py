@@ -1,11 +1,11 @@
 """Chats that a client wants stored (`store: true`): kept before the last byte of the answer leaves."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
 
 from sluicegate.chat.prepare import Ask
-from sluicegate.errors import GatewayError
+from sluicegate.errors import GatewayError, Header
 from sluicegate.http.door import Owner, metadata_of
 from sluicegate.ids import IdSource
 from sluicegate.keys.model import Principal
@@ -16,6 +16,24 @@ if TYPE_CHECKING:
 
 _ids = IdSource("chatcmpl-sg")
 _DONE = b"data: [DONE]\n\n"
+
+
+class Keeping(Protocol):
+    """What is done with an answer beside sending it."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Of the call upstream."""
+
+    @property
+    def headers(self) -> list[Header]:
+        """Of the answer."""
+
+    async def keep(self, answer: bytes, outcome: "Outcome | None") -> None:
+        """Store a whole answer. Raises 503."""
+
+    async def last(self, outcome: "Outcome") -> bytes:
+        """The last bytes of a stream, once it is stored."""
 
 
 class Kept:
@@ -37,6 +55,11 @@ class Kept:
     def options(self) -> dict[str, Any]:
         """Of the call upstream."""
         return {"public_id": self.id, "keep": True}
+
+    @property
+    def headers(self) -> list[Header]:
+        """None of its own."""
+        return []
 
     async def keep(self, answer: bytes, outcome: "Outcome | None") -> None:
         """Store the whole answer. Raises 503."""
@@ -62,13 +85,18 @@ class Kept:
 
     async def last(self, outcome: "Outcome") -> bytes:
         """The last bytes of the stream; an error event instead of the marker where it could not be stored."""
-        if outcome.answer is None:
+        if outcome.answer is None or outcome.state != "finished":
             return outcome.tail
         try:
             await self.keep(outcome.answer, outcome)
         except GatewayError as error:
-            return outcome.tail.removesuffix(_DONE) + b"data: " + error.to_body() + b"\n\n"
+            return not_kept(outcome.tail, error)
         return outcome.tail
+
+
+def not_kept(tail: bytes, error: GatewayError) -> bytes:
+    """The end of a stream that could not be stored: an error event instead of the marker."""
+    return tail.removesuffix(_DONE) + b"data: " + error.to_body() + b"\n\n"
 
 
 _SHOWN: tuple[str, ...] = (

@@ -1,40 +1,34 @@
 """The stages of a request, in order: who, what, where to, the call, the answer, the record."""
 
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable
 from functools import partial
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
-
-from msgspec import Struct
+from typing import TYPE_CHECKING
 
 from sluicegate import errors
-from sluicegate.chat.directory import Directory, View
-from sluicegate.chat.keep import StoredChats
-from sluicegate.chat.prepare import Ask, MakeRecipe, Operation, Prepared, Rules, check, prepare, recipe
-from sluicegate.chat.scopes import Scopes, demand
-from sluicegate.chat.window import ContextWindows, ToBeCounted
+from sluicegate.chat.call import Answered, Calls, Job, Watch
+from sluicegate.chat.directory import View
+from sluicegate.chat.grade import graded
+from sluicegate.chat.parts import Parts
+from sluicegate.chat.prepare import Ask, Operation, Rules, check
+from sluicegate.chat.remember import Conversation
+from sluicegate.chat.scopes import demand
+from sluicegate.chat.thinking import headers_of
 from sluicegate.clock import monotonic
 from sluicegate.engine import RequestError
 from sluicegate.errors import ClientGoneError, GatewayError
-from sluicegate.http.body import BodyReader
 from sluicegate.http.exchange import JSON_HEADERS, Exchange
 from sluicegate.http.head import require_json, require_method
-from sluicegate.http.relay import Cancellable, ClientWatch, ClientWatches, Last, send_stream
-from sluicegate.keys.authenticate import Authenticator
+from sluicegate.http.relay import ClientWatch, Last, send_stream
 from sluicegate.keys.model import Principal
-from sluicegate.limits.admit import Limiter, check_size
+from sluicegate.limits.admit import check_size, reserved
 from sluicegate.upstreams.model import Candidate
-from sluicegate.upstreams.select import RetryBudget, select, select_other, shortest_wait_ms
-from sluicegate.usage.settle import CLIENT_CLOSED, Entry, Ledger
+from sluicegate.usage.bodies import copy_of
+from sluicegate.usage.settle import CLIENT_CLOSED, Entry
 
 if TYPE_CHECKING:
-    from sluicegate.chat.keep import Kept
-    from sluicegate.engine import Engine, Failure, Outcome, Reply, Request, Stream
+    from sluicegate.chat.keep import Keeping
+    from sluicegate.engine import Outcome, Stream
 
-# A call and two more: with three dead servers a fourth is not the likely answer. Each further step of an
-# assistant's models adds one, so that the last of them is asked too.
-MORE_ATTEMPTS = 2
 # So many names are told in `x-dropped-params`; servers and clients bound the length of a header.
 _MOST_DROPPED = 32
 
@@ -46,56 +40,6 @@ _STREAM_HEADERS = (
 )
 
 
-class Parts(NamedTuple):
-    """What the stages work with; built once by the composition root."""
-
-    keys: Authenticator
-    bodies: BodyReader
-    scan: "Callable[[Operation, bytes], Request]"
-    engine: "Engine"
-    directory: Directory
-    make_recipe: MakeRecipe
-    windows: ContextWindows
-    budget: RetryBudget
-    scopes: Scopes
-    limiter: Limiter
-    ledger: Ledger
-    watches: ClientWatches
-    keep_alive: float
-    chats: StoredChats
-
-
-class Watch(Protocol):
-    """Who waits for the answer; `http.relay.ClientWatch` is one."""
-
-    gone: bool
-
-    def on_gone(self, doing: Cancellable) -> None: ...
-
-
-# Structs: a NamedTuple takes four times as long to make, and each request makes some.
-class Job(Struct, frozen=True):
-    """One request on its way to the upstreams."""
-
-    exchange: Exchange
-    ask: Ask
-    principal: Principal
-    entry: Entry
-    watch: Watch
-    # Further options of the call.
-    extra: Mapping[str, Any] = MappingProxyType({})
-    # The body for an upstream that has the Responses API itself; None: it is asked as any other.
-    native: "Callable[[Candidate], bytes | None] | None" = None
-
-
-class Answered(Struct, frozen=True):
-    """An answer that has begun, and who gives it."""
-
-    reply: "Reply"
-    candidate: Candidate
-    dropped: tuple[str, ...]
-
-
 class Pipeline:
     """Answers the requests of one operation."""
 
@@ -103,20 +47,29 @@ class Pipeline:
         self._parts = parts
         self._rules = rules
         self._operation: Operation = rules.operation
+        self.calls = Calls(parts, rules)
 
     async def respond(self, exchange: Exchange) -> None:
         """Answer one request. Raises what the envelope turns into a response; by then it is on record."""
-        entry = Entry(exchange.request_id, self._operation, exchange.began)
+        entry = Entry(exchange.request_id, self._operation, exchange.began, client=exchange.client)
+        conversation: Conversation | None = None
         try:
             principal = await self.identify(exchange, entry)
             ask = await self.plan(entry, principal, await self.read(exchange, entry))
-            kept = self._parts.chats.begin(ask, principal)
-            self.admit(ask, principal, entry)
+            kept: Keeping | None = self._parts.chats.begin(ask, principal)
+            if ask.plan.keeps_history and self._rules.remembers:
+                kept = conversation = await self._parts.memory.recall(exchange.headers, ask, principal, kept)
+                ask = conversation.ask
+            await self.admit(ask, principal, entry)
+            if conversation is not None:
+                await conversation.begin()
             # Only a call upstream is worth watching for: what came before has ended or failed by itself.
-            watch = self._parts.watches.begin(exchange.receive)
+            watch = self._parts.watches.begin(exchange.receive, principal, exchange.began)
             try:
                 extra = {} if kept is None else kept.options
-                answered = await self.call(Job(exchange, ask, principal, entry, watch, extra))
+                answered = await graded(
+                    self.calls, Job(exchange, ask, principal, entry, watch, extra), self._parts
+                )
                 answer = self._answer(exchange, entry, answered, watch, kept)
                 # The prompt may be long: it must not stay in memory for as long as its answer streams.
                 del ask, answered
@@ -124,7 +77,9 @@ class Pipeline:
             finally:
                 watch.stop()
         except GatewayError as error:
+            error.headers += tuple(conversation.headers) if conversation else ()
             self._parts.ledger.refused(entry, error.status, error.code, error.message)
+            error.headers = (*error.headers, *entry.timing())
             error.settled = True
             raise
         except ClientGoneError:
@@ -142,8 +97,8 @@ class Pipeline:
         # Who comes first: without a key nobody makes us read a body, or learns which paths there are.
         credentials = head.authorization, head.other_keys
         principal = parts.keys.known(*credentials) or await parts.keys.find(*credentials)
-        entry.principal = principal.name
-        entry.workspace, entry.key = principal.workspace, principal.id
+        parts.ledger.identified(entry, principal, head)
+        exchange.key_until = principal.until
         if self._rules.scope not in principal.scopes:
             raise errors.missing_scope(self._rules.scope)
         require_method(exchange.method, "POST")
@@ -154,6 +109,7 @@ class Pipeline:
         """Stage 2."""
         body = await self._parts.bodies.read(exchange.receive, exchange.head.content_length)
         entry.bytes_in = len(body)
+        entry.read_at = monotonic()
         exchange.body_read = True
         return body
 
@@ -171,15 +127,18 @@ class Pipeline:
         model = request.model
         if model is None:
             model = await self._default_model(view)
+        elif "@" in model and self._rules.remembers:
+            model = view.without_thread(model)
         # Exact names only: `GPT-4o` and `gpt-4o` may be two models with two prices.
         plan = view.plan(model, principal)
         entry.model = plan.name
         ask = Ask(plan, self._rules, request)
         if plan.assistant is not None:
             check(ask, plan.assistant)
+        entry.planned_at = monotonic()
         return ask
 
-    def admit(self, ask: Ask, principal: Principal, entry: Entry) -> None:
+    async def admit(self, ask: Ask, principal: Principal, entry: Entry) -> None:
         """Stage 5: all limits at once. What is reserved is held until the answer ENDS, however it does."""
         parts, plan = self._parts, ask.plan
         if plan.assistant is not None:
@@ -191,11 +150,13 @@ class Pipeline:
         entry.price = price = parts.scopes.price(plan.steps[0][0])
         asked = demand(ask, price)
         parts.ledger.check()
-        held = parts.limiter.admit(scopes, asked)
+        held = await parts.limiter.hold(scopes, asked)
         entry.prompt_tokens = asked.prompt
-        entry.reserved_tokens, entry.reserved_micros = asked.prompt + asked.answer, asked.micros
+        entry.reserved_tokens, entry.reserved_micros = reserved(scopes, asked), asked.micros
         entry.limit_headers = held.headers
+        entry.copy = copy_of(plan.view.settings.bodies, ask.request.body)
         parts.ledger.opened(entry, held)
+        entry.admitted_at = monotonic()
 
     async def _default_model(self, view: View) -> str:
         model = await self._parts.directory.default_model(view)
@@ -205,140 +166,43 @@ class Pipeline:
             )
         return model
 
-    async def call(self, job: Job) -> Answered:
-        """Stages 5 to 8: choose, prepare, ask; the next candidate only while nothing reached the client."""
-        parts, plan = self._parts, job.ask.plan
-        candidate = select(plan.steps)
-        parts.budget.deposit()
-        tried: list[Candidate] = []
-        most = MORE_ATTEMPTS + len(plan.steps)
-        too_long: GatewayError | None = None
-        # All attempts share the time of the first: a failover must not make the client wait twice as long.
-        deadline = 0.0
-        inject = True
-        while True:
-            try:
-                prepared = await self._prepared(job, candidate, inject)
-            except GatewayError as error:
-                # Too long for this model, perhaps not for the next. Nobody was asked, so it costs no retry.
-                too_long = too_long or error
-                tried.append(candidate)
-                other = select_other(plan.steps, tried)
-                if other is None:
-                    raise too_long from None
-                candidate, inject = other, True
-                continue
-            reply = await self._attempt(job, candidate, prepared, deadline)
-            failure = reply.failure
-            if failure is None:
-                return Answered(reply, candidate, prepared.dropped)
-            if job.watch.gone or failure.cause == "client_closed":
-                raise ClientGoneError
-            upstream, model = candidate
-            deadline = deadline or job.exchange.began + upstream.config.total_timeout
-            if prepared.injected and _refuses_stream_options(failure):
-                upstream.note_refused_stream_options(model)
-                inject = False
-                continue
-            tried.append(candidate)
-            upstream.note_failure(model, failure)
-            more = _may_go_on(failure) and len(tried) < most and monotonic() < deadline
-            other = select_other(plan.steps, tried) if more else None
-            # A 404 costs nobody anything, and may be the rule for as long as a model is not loaded.
-            free = other is None or failure.status == errors.NOT_FOUND
-            affordable = free or parts.budget.withdraw()
-            if other is None or not affordable:
-                raise _final(job, failure, retried=len(tried) > 1 or not affordable)
-            candidate, inject = other, True
-
-    async def fits(self, ask: Ask) -> bool:
-        """Whether the prompt leaves room for an answer at any upstream that may be asked."""
-        windows = self._parts.windows
-        for candidate in (one for step in ask.plan.steps for one in step):
-            limit = windows.proven_limit(ask, candidate)
-            if not isinstance(limit, ToBeCounted):
-                return True
-            made = recipe(ask, candidate[0], self._parts.make_recipe)
-            with suppress(GatewayError):
-                await windows.counted_limit(ask, candidate, made, limit)
-                return True
-        return False
-
-    async def _prepared(self, job: Job, candidate: Candidate, inject: bool) -> Prepared:
-        """The body for this upstream. Raises 400 where the prompt is too long for this model."""
-        upstream, model = candidate
-        ask, windows = job.ask, self._parts.windows
-        made = recipe(ask, upstream, self._parts.make_recipe)
-        limit = windows.proven_limit(ask, candidate)
-        if isinstance(limit, ToBeCounted):
-            limit = await windows.counted_limit(ask, candidate, made, limit)
-        usage = inject and self._rules.streams and upstream.takes_stream_options(model)
-        return prepare(ask, candidate, made, limit, usage=usage)
-
-    def _options(self, job: Job, prepared: Prepared, deadline: float) -> dict[str, Any]:
-        request, exchange = job.ask.request, job.exchange
-        # The request id is for the upstream's own log; of the client's headers only what may be passed on.
-        options: dict[str, Any] = {"request_id": exchange.request_id, **job.extra}
-        if exchange.head.forward:
-            options["headers"] = list(exchange.head.forward)
-        if prepared.public_model is not None:
-            options["public_model"] = prepared.public_model
-        if request.stream:
-            options["stream"] = True
-            options["hide_usage"] = prepared.hide_usage
-            options["choices"] = request.n
-            options["keep_alive"] = self._parts.keep_alive
-        if deadline:
-            options["total_timeout"] = max(deadline - monotonic(), 0.001)
-        return options
-
-    async def _attempt(self, job: Job, candidate: Candidate, prepared: Prepared, deadline: float) -> "Reply":
-        """One call to one upstream, which ends when the client leaves."""
-        upstream, model = candidate
-        entry = job.entry
-        entry.attempts += 1
-        entry.upstream = upstream.name
-        entry.upstream_model = model
-        entry.price = self._parts.scopes.price(candidate)
-        options = self._options(job, prepared, deadline)
-        native = None if job.native is None else job.native(candidate)
-        if native is None:
-            pending = self._parts.engine.start(upstream.handle, self._operation, prepared.body, **options)
-        else:
-            pending = self._parts.engine.start(upstream.handle, "responses", native, **options)
-        job.watch.on_gone(pending.call)
-        return await pending.reply()
-
     def headers_of(self, entry: Entry, answered: Answered) -> "list[errors.Header]":
         """The headers of an answer."""
-        reply, (_, model), dropped = answered.reply, answered.candidate, answered.dropped
-        headers = [*(JSON_HEADERS if reply.stream is None else _STREAM_HEADERS), *reply.headers]
+        reply, (upstream, model), dropped = answered.reply, answered.candidate, answered.dropped
+        whole = reply.stream is None and answered.held is None
+        headers = [*(JSON_HEADERS if whole else _STREAM_HEADERS), *reply.headers]
         headers += entry.limit_headers
         if model != entry.model:
             headers.append((b"x-upstream-model", errors.header_value(model)))
         if dropped:
             names = ", ".join(dropped[:_MOST_DROPPED])
             headers.append((b"x-dropped-params", errors.header_value(names)))
-        return headers
+        headers += entry.timing()
+        return headers + headers_of(entry, upstream, model)
 
     def settle(self, entry: Entry, candidate: Candidate, outcome: "Outcome | None") -> None:
         """The record of an answer that has ended."""
         upstream, model = candidate
         upstream.note_outcome(model, outcome)
+        self._parts.thinking.look(entry, candidate, outcome)
         self._parts.ledger.settled(entry, outcome)
 
     async def _answer(
-        self, exchange: Exchange, entry: Entry, answered: Answered, watch: ClientWatch, kept: "Kept | None"
+        self, exchange: Exchange, entry: Entry, answered: Answered, watch: ClientWatch, kept: "Keeping | None"
     ) -> None:
         """Stages 9 and 10: relay, and settle before the last bytes leave."""
         reply, candidate = answered.reply, answered.candidate
-        headers = self.headers_of(entry, answered)
+        own = [] if kept is None else kept.headers
         if reply.stream is None:
+            entry.answered(reply.body)
             self.settle(entry, candidate, reply.outcome)
+            headers = self.headers_of(entry, answered)
             if kept is not None:
                 await kept.keep(reply.body, reply.outcome)
-            await exchange.answer(200, headers, reply.body)
+            shown = reply.body if answered.held is None else answered.held
+            await exchange.answer(200, [*headers, *own], shown)
             return
+        headers = [*self.headers_of(entry, answered), *own]
         settle = partial(self.settle, entry, candidate)
         last = None if kept is None else kept.last
         await self.stream(exchange, reply.stream, watch, headers, (settle, last))
@@ -360,28 +224,3 @@ class Pipeline:
         except TimeoutError:
             # A client that takes nothing for so long is gone; `settle` has been told.
             return
-
-
-def _may_go_on(failure: "Failure") -> bool:
-    """Another one may do better: all that the core calls retryable, and a model that only this one lacks."""
-    return failure.retryable or failure.status == errors.NOT_FOUND
-
-
-def _final(job: Job, failure: "Failure", *, retried: bool) -> GatewayError:
-    """What the client is told when nobody is left."""
-    plan = job.ask.plan
-    if failure.status == errors.NOT_FOUND:
-        if plan.assistant is not None:
-            return errors.upstream_lacks_model(plan.name)
-        # A name that was only passed on: the upstream cannot know that one here differs in case alone.
-        wanted = plan.name.casefold()
-        names = [name for name in plan.view.names(job.principal) if name.casefold() == wanted]
-        if names and plan.name not in names:
-            return errors.unknown_model(plan.name, names)
-    wait = shortest_wait_ms(plan.steps) if failure.status == errors.TOO_MANY else None
-    return errors.from_failure(failure, retried=retried, retry_after_ms=wait)
-
-
-def _refuses_stream_options(failure: "Failure") -> bool:
-    """The server does not know what we have added to the request: ask again without it."""
-    return failure.status in (400, 422) and "stream_options" in f"{failure.param} {failure.message}"

@@ -8,18 +8,22 @@ from msgspec import Struct
 
 from sluicegate import errors
 from sluicegate.assistants.model import Assistant, AssistantSpec
+from sluicegate.chat.thinking import output_option
 from sluicegate.keys.model import Scope
 
 if TYPE_CHECKING:
     from sluicegate.chat.directory import Plan
     from sluicegate.engine import Recipe, Request
     from sluicegate.upstreams.model import Candidate, Upstream
+    from sluicegate.upstreams.thinking import Switch
 
 Operation = Literal["chat", "completions", "embeddings"]
 MakeRecipe = Callable[..., "Recipe"]
 
 # Every name by which a client limits its answer; one goes upstream.
 _LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+# Clients make up budgets of thinking: not each of them is remembered for ever.
+_MOST_RECIPES = 256
 
 
 class Rules(NamedTuple):
@@ -33,9 +37,11 @@ class Rules(NamedTuple):
     messages: bool = True
     streams: bool = True
     limits_answer: bool = True
+    # Conversations of an assistant are continued.
+    remembers: bool = False
 
 
-CHAT = Rules("chat", "chat:write")
+CHAT = Rules("chat", "chat:write", remembers=True)
 
 
 class Ask(NamedTuple):
@@ -58,6 +64,10 @@ class Prepared(Struct, frozen=True):
     injected: bool
     # What the client gave and the upstream does not get.
     dropped: tuple[str, ...] = ()
+    # What the body says of thinking, where that was ours to say.
+    switch: "Switch | None" = None
+    # What the core does with the thinking of the answer.
+    thinking: tuple[str, bool] | None = None
 
 
 def check(ask: Ask, assistant: Assistant) -> None:
@@ -83,8 +93,14 @@ def check(ask: Ask, assistant: Assistant) -> None:
         )
 
 
-def prepare(
-    ask: Ask, candidate: "Candidate", recipe: "Recipe", limit: int | None, *, usage: bool
+def prepare(  # noqa: PLR0913 (all that is known of one call)
+    ask: Ask,
+    candidate: "Candidate",
+    recipe: "Recipe",
+    limit: int | None,
+    *,
+    usage: bool,
+    switch: "Switch | None" = None,
 ) -> Prepared:
     """Change as little as possible; where nothing has to change, the client's bytes go on as they are.
 
@@ -98,17 +114,20 @@ def prepare(
     rename = model if request.model != model else None
     body, dropped = request.compose(recipe, rename, inject, limit)
     public = plan.name if plan.name != model else None
-    return Prepared(body, public, hide, inject, tuple(dropped))
+    output = None if plan.thinking is None else output_option(ask, candidate, switch)
+    return Prepared(body, public, hide, inject, tuple(dropped), switch, output)
 
 
-def recipe(ask: Ask, upstream: "Upstream", make: MakeRecipe) -> "Recipe":
+def recipe(ask: Ask, upstream: "Upstream", make: MakeRecipe, switch: "Switch | None" = None) -> "Recipe":
     """What is done to every request of this plan at this upstream; made once."""
     plan, rules, _ = ask
-    key = (rules.operation, upstream.name)
+    key = (rules.operation, upstream.name, switch)
     found = plan.recipes.get(key)
     if found is None:
+        if len(plan.recipes) >= _MOST_RECIPES:
+            plan.recipes.clear()
         spec = None if plan.assistant is None else plan.assistant.spec
-        found = plan.recipes[key] = make(**_ingredients(rules, upstream, spec))
+        found = plan.recipes[key] = make(**_ingredients(rules, upstream, spec, switch))
     return found
 
 
@@ -124,7 +143,9 @@ def stated_limit(ask: Ask) -> int | None:
     return min(client, most)
 
 
-def _ingredients(rules: Rules, upstream: "Upstream", spec: AssistantSpec | None) -> dict[str, Any]:
+def _ingredients(
+    rules: Rules, upstream: "Upstream", spec: AssistantSpec | None, switch: "Switch | None"
+) -> dict[str, Any]:
     found: dict[str, Any] = {"denied": list(upstream.denied_params)}
     if rules.limits_answer:
         # The newer name belongs to chats only.
@@ -133,13 +154,17 @@ def _ingredients(rules: Rules, upstream: "Upstream", spec: AssistantSpec | None)
     if spec is None:
         return found
     takes = [name for name in spec.defaults if rules.fields is None or name in rules.fields]
+    # Locked without a value: the client may not set it, and nobody else does.
+    bare = spec.locked - spec.defaults.keys() - {"model", "system_prompt"}
+    if switch is not None:
+        found["thinking"] = (switch.settings(), switch.overrules)
+        takes = [name for name in takes if name != "reasoning_effort"]
+        bare -= {"reasoning_effort", "thinking"}
     found["fields"] = [
         (name, orjson.dumps(spec.defaults[name]), name in spec.locked)
         for name in takes
         if name != "max_tokens"
     ]
-    # Locked without a value: the client may not set it, and nobody else does.
-    bare = spec.locked - spec.defaults.keys() - {"model", "system_prompt"}
     found["denied"] += sorted(_LIMITS if "max_tokens" in bare else ()) + sorted(bare - {"max_tokens"})
     if rules.messages:
         found["system_prompt"] = spec.system_prompt or None

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from sluicegate.chat.window import BYTES_A_TOKEN, MEDIA_TOKENS
 from sluicegate.keys.model import Principal
-from sluicegate.limits.admit import ANSWER_TOKENS, Demand, Scope
+from sluicegate.limits.admit import ANSWER_TOKENS, Demand, Limiter, Scope, check_size
 from sluicegate.upstreams.profile import kind_of
 from sluicegate.usage.prices import Price, Prices
 
@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from sluicegate.chat.directory import Plan
     from sluicegate.chat.prepare import Ask
     from sluicegate.engine import LimitRules
+    from sluicegate.errors import GatewayError
     from sluicegate.upstreams.model import Candidate
+    from sluicegate.usage.settle import Entry
 
 _MOST_SEEN = 10_000
 # What a chat template adds to a short prompt.
@@ -28,7 +30,7 @@ class Scopes:
     def __init__(
         self, keys: Mapping[str, Scope], prices: Prices, on_new: Callable[[Scope], None] | None = None
     ) -> None:
-        """`keys`: by the id of a key. `on_new` is told of each that has a budget, when it is first used."""
+        """`keys`: those of the settings, by id. `on_new` is told of each when it is first used."""
         self._keys = keys
         self._prices = prices
         self._seen: set[LimitRules] = set()
@@ -37,7 +39,7 @@ class Scopes:
     def of(self, plan: "Plan", principal: Principal) -> tuple[Scope, ...]:
         """Workspace, assistant and key, those of them that have limits."""
         view = plan.view
-        of_key = self._keys.get(principal.id)
+        of_key = self._keys.get(principal.id) if principal.is_configured else principal.limited
         of_assistant = None if plan.assistant is None else view.assistant_scopes.get(plan.assistant.name)
         found = tuple(one for one in (view.scope, of_assistant, of_key) if one is not None)
         if found and self._seen_by is not None:
@@ -67,3 +69,27 @@ def demand(ask: "Ask", price: Price) -> Demand:
         limits = [limit for limit in (request.max_tokens, plan.most_tokens) if limit is not None]
         answer = min(limits, default=ANSWER_TOKENS) * max(request.n, 1)
     return Demand(prompt, answer, price.cost(prompt, answer))
+
+
+def leave(entry: "Entry") -> None:
+    """The upstream that was asked has failed: its place is free, and it has used no tokens."""
+    if entry.at_upstream is not None:
+        entry.at_upstream.settle(0, 0)
+        entry.at_upstream = None
+
+
+async def enter(limiter: Limiter, limited: Scope, entry: "Entry") -> None:
+    """Reserve of an upstream's own limits, until its answer ends. Raises 413 or 429."""
+    check_size((limited,), entry.bytes_in)
+    prompt = entry.prompt_tokens
+    entry.at_upstream = await limiter.hold((limited,), Demand(prompt, max(entry.reserved_tokens - prompt, 0)))
+
+
+def worth_telling(refused: "list[GatewayError]") -> "GatewayError":
+    """Of what kept every upstream from being asked: the shortest wait, else what came first."""
+    return min(refused, key=_wait)
+
+
+def _wait(error: "GatewayError") -> float:
+    waits = [int(value) for name, value in error.headers if name == b"retry-after-ms"]
+    return min(waits, default=float("inf"))

@@ -18,6 +18,8 @@ TEMPLATE_TOKENS = 512
 BYTES_A_TOKEN = 4
 # A picture of 1024 x 1024 is 765 tokens for gpt-4o and 1,000 to 1,400 for the Qwen and Llama families.
 MEDIA_TOKENS = 1024
+# Kept free for an answer whose length nobody limits.
+USUAL_ANSWER = 1024
 _MOST_WARNINGS = 1024
 
 
@@ -114,6 +116,18 @@ class ContextWindows:
         if limit is None:
             return None if window == length else room
         return min(limit, room)
+
+    async def leaves_room(self, ask: Ask, candidate: "Candidate", recipe: "Recipe") -> bool:
+        """Whether the prompt leaves what the answer is meant to have, at most a quarter of the window."""
+        plan, _, request = ask
+        window = plan.view.window(*candidate)
+        if window is None:
+            return True
+        reserved = min(stated_limit(ask) or USUAL_ANSWER, max(window // 4, 1))
+        most = request.prompt_bytes + plan.prompt_bytes + TEMPLATE_TOKENS
+        if most + reserved <= window and request.media_count == 0:
+            return True
+        return window - (await self._count(ask, candidate, recipe)).tokens >= reserved
 
     async def _count(self, ask: Ask, candidate: "Candidate", recipe: "Recipe") -> TokenCount:
         plan, rules, request = ask

@@ -10,14 +10,17 @@ from sluicegate.cli.ask import ask
 from sluicegate.cli.assistants import app as assistants
 from sluicegate.cli.audit import app as audit
 from sluicegate.cli.check import check
+from sluicegate.cli.conversations import app as conversations
 from sluicegate.cli.demo import demo
 from sluicegate.cli.importing import app as importing
 from sluicegate.cli.keys import app as keys
+from sluicegate.cli.logs import logs
 from sluicegate.cli.members import app as members
 from sluicegate.cli.migrate import migrate
 from sluicegate.cli.serve import serve
 from sluicegate.cli.tokens import app as tokens
 from sluicegate.cli.upstreams import app as upstreams
+from sluicegate.cli.usage import usage
 from sluicegate.cli.workspaces import app as workspaces
 
 # No pretty tracebacks: they show local variables, and so keys.
@@ -35,8 +38,10 @@ app.command()(migrate)
 app.command()(apply)
 app.command()(export)
 app.add_typer(importing)
-for objects in (workspaces, keys, upstreams, assistants, members, audit):
+for objects in (workspaces, keys, upstreams, assistants, members, conversations, audit):
     app.add_typer(objects)
+app.command()(usage)
+app.command()(logs)
 app.command()(demo)
 app.add_typer(tokens)
 app.command()(ask)

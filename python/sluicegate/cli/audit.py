@@ -16,7 +16,7 @@ app = typer.Typer(
 
 # Of `verify`: the log was touched.
 BROKEN = 1
-_LONGEST_DETAIL = 120
+_LONGEST_DETAIL = 400
 
 
 @app.command("list")
@@ -28,6 +28,7 @@ def entries(  # noqa: PLR0913, PLR0917 (one parameter an option)
     actor: Annotated[str | None, typer.Option(help="Only of this one, such as cli:root.")] = None,
     target: Annotated[str | None, typer.Option("--object", help="Only about this id.", metavar="ID")] = None,
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="So many at most.")] = 50,
+    details: Annotated[bool, typer.Option("--details", help="Show ids, and what has changed.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """List the entries, newest first."""
@@ -59,8 +60,9 @@ def entries(  # noqa: PLR0913, PLR0917 (one parameter an option)
     elif not found:
         show.note("No entry.")
     else:
-        columns = ("NUMBER", "WHEN", "WORKSPACE", "WHO", "WHAT", "OBJECT", "DETAIL")
-        show.table(columns, [_row(entry) for entry in found])
+        columns = ("NUMBER", "WHEN", "WORKSPACE", "WHO", "WHAT", "NAME")
+        more = ("OBJECT", "DETAIL") if details else ()
+        show.table((*columns, *more), [_row(entry, details) for entry in found])
 
 
 @app.command()
@@ -84,11 +86,16 @@ def verify(as_json: AsJson = False) -> None:
         raise typer.Exit(BROKEN)
 
 
-def _row(entry: "Entry") -> tuple[object, ...]:
+def _row(entry: "Entry", details: bool) -> tuple[object, ...]:
     from sluicegate.cli import show  # noqa: PLC0415
     from sluicegate.storage.codec import encode  # noqa: PLC0415
 
-    detail = encode(entry.detail) if entry.detail else ""
-    short = detail if len(detail) <= _LONGEST_DETAIL else f"{detail[:_LONGEST_DETAIL]}…"
-    when = show.time_text(entry.at)
-    return (entry.sequence, when, entry.workspace, entry.actor, entry.action, entry.object, short)
+    told = entry.detail
+    after = told.get("after")
+    name = told.get("name") or (after.get("name") if isinstance(after, dict) else None) or told.get("login")
+    when = show.minute_text(entry.at)
+    row = (entry.sequence, when, entry.workspace, entry.actor, entry.action, name or entry.object)
+    if not details:
+        return row
+    detail = encode(told) if told else ""
+    return (*row, entry.object, detail if len(detail) <= _LONGEST_DETAIL else f"{detail[:_LONGEST_DETAIL]}…")

@@ -13,7 +13,7 @@ _SHORT_KEY = 20
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sluicegate.settings import Settings, UpstreamConfig
+    from sluicegate.settings import ServerConfig, Settings, UpstreamConfig
 
 
 def check(
@@ -58,6 +58,9 @@ def report(settings: "Settings") -> "Iterator[str]":
         f"{server.body_timeout:g} s; comment in a silent stream after {server.stream_keep_alive:g} s; "
         f"drain {server.drain_timeout:g} s"
     )
+    if server.redis_url is not None:
+        yield f"counted        in Redis, with other machines; in shares after {server.redis_timeout:g} s"
+    yield f"metrics        {_metrics(server)}"
     for key in settings.keys:
         yield f"key            {key.name}: {masked(key.key.reveal())}"
     for upstream in settings.upstreams:
@@ -132,3 +135,13 @@ def is_loopback(host: str) -> bool:
 def masked(key: str) -> str:
     """Enough of a key to recognise it: nothing of a short one."""
     return f"{key[:3]}…{key[-4:]}" if len(key) >= _SHORT_KEY else "…"
+
+
+def _metrics(server: "ServerConfig") -> str:
+    if not server.metrics:
+        return "off"
+    from sluicegate.observability import key_of  # noqa: PLC0415
+
+    key = "with admin keys of the platform" if key_of(server) is None else "with a key of its own, ***"
+    own = "" if server.metrics_address is None else f"; without a key on {server.metrics_address}"
+    return f"/metrics {key}{own}"

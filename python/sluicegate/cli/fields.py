@@ -41,7 +41,7 @@ def entry(kind: type[S], given: list[str] | None, before: dict[str, Any], fixed:
     reader = Reader(Source())
     found = reader.entry(values, kind, ())
     if isinstance(found, UpstreamEntry):
-        check_upstream(reader, found, (), owned=False)
+        found = cast("S", check_upstream(reader, found, (), Path(), owned=False))
     if isinstance(found, AssistantEntry):
         # As a kind of entry it is what was asked for.
         found = cast("S", check_assistant(reader, found, (), Path()))
@@ -64,7 +64,7 @@ def _over(before: dict[str, Any], given: list[str], kind: "type[Struct]") -> dic
         wanted = kinds.get(field, str)
         if inner:
             values[field] = _inside(values.get(field, {}), inner, text, wanted)
-        elif not text:
+        elif not text or (field, text) == ("expires", "never"):
             values.pop(field, None)
         elif _is_list(wanted, text) and field not in _JSON:
             # The first one replaces what was there.

@@ -29,6 +29,7 @@ def entries(
     """List the keys of a workspace, without their secrets."""
     from sluicegate.cli import show  # noqa: PLC0415
     from sluicegate.cli.session import reading  # noqa: PLC0415
+    from sluicegate.keys.model import CLIENT_SCOPES  # noqa: PLC0415
 
     found = reading(lambda view: _all(view, workspace, platform))
     if as_json:
@@ -37,16 +38,17 @@ def entries(
     if not found:
         show.note("No key. `sluicegate keys create NAME` makes one.")
         return
-    columns = ("NAME", "ENDS IN", "STATE", "MAY", "MODELS", "EXPIRES", "LAST USED")
+    columns = ("NAME", "SECRET", "STATE", "MAY", "MODELS", "EXPIRES", "LAST USED")
     rows = [
         (
             key.name,
-            [secret.last4 or "-" for secret in key.secrets],
+            f"…{key.secrets[-1].last4}" if key.secrets[-1].last4 else "-",
             _state(key),
-            key.role or key.scopes,
+            # The usual ones say little, and would take half of the line.
+            key.role or ("models" if key.scopes == CLIENT_SCOPES else key.scopes),
             "all" if key.models is None else key.models,
-            show.time_text(key.expires_at),
-            show.time_text(key.last_used_at),
+            show.day_text(key.expires_at) or "never",
+            show.day_text(key.last_used_at) or "never",
         )
         for key in found
     ]
@@ -60,6 +62,8 @@ def one(
     """Show one key, without its secrets."""
     from sluicegate.cli import show  # noqa: PLC0415
     from sluicegate.cli.session import reading  # noqa: PLC0415
+    from sluicegate.config.plain import plain_of  # noqa: PLC0415
+    from sluicegate.limits.model import Budget, Limits  # noqa: PLC0415
 
     found = reading(lambda view: _found(view, name, workspace, platform))
     if as_json:
@@ -72,6 +76,8 @@ def one(
         ("role", found.role),
         ("scopes", found.scopes),
         ("models", "all" if found.models is None else found.models),
+        ("limits", plain_of(found.limits, Limits)),
+        ("budget", plain_of(found.budget, Budget)),
         ("expires", show.time_text(found.expires_at)),
         ("revoked", show.time_text(found.revoked_at)),
         ("made by", found.created_by),
@@ -94,22 +100,29 @@ def create(
     platform: PlatformOption = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make a key and print its text, once: `keys create app expires=90d models=qwen*`.
+    """Make a key and print its text, once.
 
+    `keys create app expires=30d models=qwen*`
+
+    It ends after 90 days, unless `expires` gives another end or says `never`.
     role=workspace_admin makes an admin key; with --platform it administers the whole gateway.
     """
     from sluicegate.cli.changes import planned  # noqa: PLC0415
     from sluicegate.cli.fields import entry  # noqa: PLC0415
     from sluicegate.cli.where import owner  # noqa: PLC0415
+    from sluicegate.clock import wall_ns  # noqa: PLC0415
     from sluicegate.config.file import KeyEntry  # noqa: PLC0415
     from sluicegate.config.keys import plan_key  # noqa: PLC0415
     from sluicegate.keys import store  # noqa: PLC0415
+    from sluicegate.keys.model import DEFAULT_LIFE_MS  # noqa: PLC0415
+
+    usual = {"expires": wall_ns() // 1_000_000 + DEFAULT_LIFE_MS}
 
     async def prepare(planner: "Planner") -> None:
         where = await owner(planner.view, workspace, platform)
         if await store.find(planner.view, where, name) is not None:
             refuse(f"there is a key `{name}` already; `keys rotate` gives it a new secret")
-        await plan_key(planner, where, entry(KeyEntry, fields, {}, {"name": name}), None, ())
+        await plan_key(planner, where, entry(KeyEntry, fields, usual, {"name": name}), None, ())
 
     async def read(change: "Change") -> "Key":
         return await _found(change, name, workspace, platform)
@@ -126,12 +139,15 @@ def change(
     platform: PlatformOption = False,
     as_json: AsJson = False,
 ) -> None:
-    """Change name, scopes, models or expiry: `keys set app expires=2027-01-01`."""
+    """Change name, scopes, models, expiry, limits or budget.
+
+    `keys set app expires=2027-01-01 limits.requests_per_minute=60`
+    """
     from sluicegate.cli import show  # noqa: PLC0415
     from sluicegate.cli.changes import planned, tell  # noqa: PLC0415
     from sluicegate.cli.fields import entry  # noqa: PLC0415
     from sluicegate.config.file import KeyEntry  # noqa: PLC0415
-    from sluicegate.config.keys import draft_of, key_values, plan_key  # noqa: PLC0415
+    from sluicegate.config.keys import key_values, plan_key  # noqa: PLC0415
     from sluicegate.ids import PLATFORM  # noqa: PLC0415
     from sluicegate.keys import store  # noqa: PLC0415
 
@@ -141,7 +157,7 @@ def change(
         before = await _found(planner.view, name, workspace, platform)
         target.append(before)
         role = None if before.workspace == PLATFORM else before.role
-        wanted = entry(KeyEntry, fields, key_values(draft_of(before), role), {})
+        wanted = entry(KeyEntry, fields, key_values(store.draft_of(before), role), {})
         if wanted.secret is not None:
             refuse("`keys rotate` gives a key another secret")
         await plan_key(planner, before.workspace, wanted, before, ())
@@ -212,7 +228,10 @@ def revoke(
 def delete(
     name: Name, workspace: WorkspaceOption = None, platform: PlatformOption = False, yes: Yes = False
 ) -> None:
-    """Take a key out of the list; it opens nothing any more, and its name is free."""
+    """Take a key out of the list.
+
+    It opens nothing any more, and its name is free.
+    """
     from sluicegate.cli import show  # noqa: PLC0415
     from sluicegate.cli.session import changing, reading  # noqa: PLC0415
     from sluicegate.keys import store  # noqa: PLC0415
@@ -262,15 +281,20 @@ def _tell_secret(key: "Key", text: str | None, *, as_json: bool) -> None:
     elif text is None:
         show.note(f"The key {key.name} ({key.id}) has the secret that was given.")
     else:
-        show.note(f"The key {key.name} ({key.id}). Its text is shown this once:")
+        end = "never ends" if key.expires_at is None else f"ends {show.time_text(key.expires_at)}"
+        show.note(f"The key {key.name} ({key.id}) {end}. Its text is shown this once:")
         typer.echo(text)
 
 
 def _state(key: "Key") -> str:
     from sluicegate.clock import wall_ns  # noqa: PLC0415
+    from sluicegate.http.exchange import WARN_OF_END_MS  # noqa: PLC0415
 
     if key.revoked_at is not None:
         return "revoked"
-    if key.expires_at is not None and key.expires_at < wall_ns() // 1_000_000:
+    left = None if key.expires_at is None else key.expires_at - wall_ns() // 1_000_000
+    if left is not None and left < 0:
         return "expired"
+    if left is not None and left <= WARN_OF_END_MS:
+        return "ends soon"
     return "rotating" if len(key.secrets) > 1 else "valid"

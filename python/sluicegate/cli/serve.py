@@ -44,6 +44,7 @@ def serve(  # noqa: PLR0913, PLR0917 (typer makes options of them)
     from sluicegate.app import verify  # noqa: PLC0415
     from sluicegate.storage.errors import StorageError  # noqa: PLC0415
     from sluicegate.storage.location import in_use  # noqa: PLC0415
+    from sluicegate.telemetry.listener import split_address  # noqa: PLC0415
 
     try:
         settings = config_file.load(config)
@@ -60,6 +61,8 @@ def serve(  # noqa: PLR0913, PLR0917 (typer makes options of them)
     if not has_keys:
         settings = with_key(settings, address, location)
     require_free(address, settings.server.port)
+    if settings.server.metrics_address is not None:
+        require_free(*split_address(settings.server.metrics_address))
     if location is not None:
         _offer_admin(location, address, settings.server.port)
     run(settings, address, location)
@@ -180,6 +183,7 @@ def run(settings: "Settings", address: str, location: "Location | None" = None) 
     from sluicegate.cli.server import CUT_SECONDS, DrainingServer  # noqa: PLC0415
     from sluicegate.cli.worker import spawn  # noqa: PLC0415
     from sluicegate.clock import wall_seconds  # noqa: PLC0415
+    from sluicegate.telemetry.run_folder import remove_run_folders  # noqa: PLC0415
 
     server = settings.server
     granian = DrainingServer(
@@ -212,15 +216,25 @@ def run(settings: "Settings", address: str, location: "Location | None" = None) 
         about.append(f"upstreams: {', '.join(upstream.name for upstream in settings.upstreams)}")
     if location is not None:
         about.append(f"database: {'PostgreSQL' if location.is_postgresql else location.sqlite_file}")
+    if server.metrics_address is not None:
+        about.append(f"metrics: http://{server.metrics_address}/metrics")
     typer.echo(" · ".join([f"Sluicegate on http://{_shown(address, server.port)}/v1", *about]))
     target = partial(create_app, settings, wall_seconds(), location)
-    granian.serve(spawn_target=spawn, target_loader=target, wrap_loader=False)
+    remove_run_folders()
+    try:
+        granian.serve(spawn_target=spawn, target_loader=target, wrap_loader=False)
+    finally:
+        remove_run_folders()
 
 
 def _log_config() -> dict[str, Any]:
-    """The server's own log goes to stderr, where ours is."""
-    console = {"formatter": "generic", "class": "logging.StreamHandler", "stream": "ext://sys.stderr"}
-    return {"handlers": {"console": console, "access": console}}
+    """The log of the server and of other libraries goes to stderr, where ours is, and in the same form."""
+    console = {"formatter": "lines", "class": "logging.StreamHandler", "stream": "ext://sys.stderr"}
+    return {
+        "formatters": {"lines": {"()": "sluicegate.telemetry.logs.LibraryLines"}},
+        "handlers": {"console": console, "access": console},
+        "root": {"handlers": ["console"], "level": "WARNING"},
+    }
 
 
 def _shown(address: str, port: int) -> str:

@@ -19,6 +19,8 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 DECLINED = 1
 # Nothing is cut off where no person looks at it.
 _WIDE = 100_000
+# Between two columns; and what each keeps of a narrow terminal before another gets all it wants.
+_GAP, _LEAST = 2, 12
 
 
 def document(value: Any) -> None:
@@ -30,15 +32,36 @@ def document(value: Any) -> None:
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Rows under a heading."""
+    from rich.cells import cell_len  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
     found = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        found.add_column(column, overflow="fold")
-    for row in rows:
-        found.add_row(*(Text(words(value)) for value in row))
-    console().print(found)
+    texts = [[Text(words(value)) for value in row] for row in rows]
+    out = console()
+    lines = (
+        [column, *(text for row in texts for text in row[at].plain.split("\n"))]
+        for at, column in enumerate(columns)
+    )
+    whole = _whole([max(map(cell_len, column)) for column in lines], out.width)
+    for at, column in enumerate(columns):
+        found.add_column(column, overflow="fold", no_wrap=at in whole)
+    for row in texts:
+        found.add_row(*row)
+    out.print(found)
+
+
+def _whole(widths: list[int], room: int) -> set[int]:
+    """The columns that stay in one piece, the short ones first: a time broken in two helps nobody."""
+    left = room - _GAP * (len(widths) - 1)
+    whole: set[int] = set()
+    for at in sorted(range(len(widths)), key=widths.__getitem__):
+        others = len(widths) - len(whole) - 1
+        if widths[at] + others * _LEAST > left:
+            break
+        whole.add(at)
+        left -= widths[at]
+    return whole
 
 
 def details(pairs: Sequence[tuple[str, Any]]) -> None:
@@ -84,6 +107,18 @@ def time_text(millis: int | None) -> str | None:
         return datetime.fromtimestamp(millis / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
     except (ValueError, OverflowError):
         return f"{millis} ms"
+
+
+def day_text(millis: int | None) -> str | None:
+    """As `time_text`, its day alone."""
+    text = time_text(millis)
+    return text if text is None or not text.endswith("Z") else text.partition(" ")[0]
+
+
+def minute_text(millis: int | None) -> str | None:
+    """As `time_text`, short enough for a table."""
+    text = time_text(millis)
+    return text if text is None or not text.endswith("Z") else f"{text[:-4]}Z"
 
 
 def note(text: str) -> None:

@@ -76,7 +76,9 @@ def one(workspace: WorkspaceId, as_json: AsJson = False) -> None:
 
 @app.command()
 def create(workspace: WorkspaceId, fields: Fields = None, as_json: AsJson = False) -> None:
-    """Make a workspace: `workspaces create acme context_window=40%`."""
+    """Make a workspace.
+
+    `workspaces create acme context_window=40%`."""
     _write(workspace, fields, as_json=as_json, new=True)
 
 

@@ -5,11 +5,11 @@ from typing import Any
 
 from sluicegate.assistants.model import AssistantDraft
 from sluicegate.config.file import KEPT
-from sluicegate.config.keys import draft_of as key_draft
 from sluicegate.config.keys import key_values
 from sluicegate.config.plain import plain_of
 from sluicegate.config.plan import assistant_values, draft_of, workspace_values
 from sluicegate.config.stored import StoredWorkspace, read
+from sluicegate.keys.store import draft_of as key_draft
 from sluicegate.storage.transaction import View
 from sluicegate.toml_text import table_text
 from sluicegate.upstreams.record import UpstreamDraft, UpstreamRecord

@@ -26,11 +26,6 @@ HeaderRef = Annotated[
 # A secret of one's own: there is nothing to keep, as leaving it out means the same.
 OwnSecretRef = Annotated[str, Meta(pattern=r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:.+|-)\Z")]
 
-# A part of the gateway that is still to come will take these keys of a workspace, an upstream, an assistant
-# and a key. It adds its field to WorkspaceSettings, UpstreamDraft, AssistantSpec and KeyDraft, and takes the
-# name out of here: reading, diff and export follow the structs.
-RESERVED = frozenset({"limits", "budget"})
-
 
 class UpstreamEntry(UpstreamDraft, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`[[workspace.upstream]]`, and `[[upstream]]` of the operator."""

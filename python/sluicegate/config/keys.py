@@ -31,7 +31,7 @@ async def plan_key(planner: Planner, workspace: str, entry: KeyEntry, before: Ke
     if before.role != role:
         planner.fail((*path, "role"), "the role of a key stays what it is: give this one another name")
         return
-    draft, stored = checked(entry.draft()), draft_of(before)
+    draft, stored = checked(entry.draft()), store.draft_of(before)
     fields = differing(key_values(stored, before.role), key_values(draft, role))
     replaced = given is not None and not await _is_current(planner.view, before, given)
     if not fields and not replaced:
@@ -59,11 +59,6 @@ def plan_removal(planner: Planner, workspace: str, record: Key) -> None:
         await store.remove(change, workspace, record.id, expected=record.version)
 
     planner.missing(Item("key", workspace, record.name), remove)
-
-
-def draft_of(key: Key) -> KeyDraft:
-    """What was written to get this record."""
-    return KeyDraft(**{name: getattr(key, name) for name in KeyDraft.__struct_fields__})
 
 
 def role_of(workspace: str, entry: KeyEntry) -> RoleName | None:
@@ -96,4 +91,4 @@ def _plan_new(planner: Planner, workspace: str, entry: KeyEntry, given: Secret |
 async def _is_current(view: View, key: Key, given: Secret) -> bool:
     """Whether this is the text of the key's newest secret."""
     grant = await store.look_up(view, given.reveal())
-    return grant is not None and grant.principal.id == key.id and grant.secret == key.secrets[-1].id
+    return grant is not None and grant.principal.secret == key.secrets[-1].id

@@ -286,7 +286,10 @@ def _parameters(params: dict[str, Any]) -> dict[str, Any]:
 def _warn(params: dict[str, Any], info: dict[str, Any], path: Path, notes: Notes) -> None:
     for name in params:
         if name in _LIMITS:
-            notes.add((*path, name), "not carried over: upstreams have no limits of their own yet")
+            notes.add(
+                (*path, name),
+                "not carried over: set `limits` of the upstream, for all of its models",
+            )
         elif name not in _READ:
             notes.add((*path, name), "not carried over")
     for name in info:

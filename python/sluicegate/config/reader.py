@@ -13,7 +13,6 @@ from msgspec import Struct
 
 from sluicegate import conversion
 from sluicegate.config.file import (
-    RESERVED,
     AssistantEntry,
     ConfigFile,
     KeyEntry,
@@ -24,6 +23,7 @@ from sluicegate.settings import Source
 from sluicegate.toml_lines import Path as KeyPath
 from sluicegate.toml_lines import TomlError, parse
 from sluicegate.upstreams.record import origin_of
+from sluicegate.upstreams.tokenizers import names_file
 
 S = TypeVar("S", bound=Struct)
 
@@ -132,28 +132,35 @@ def read_file(path: Path | None, raw: bytes, shown: str) -> tuple[ConfigFile, So
             where: KeyPath = (name, 0) if isinstance(value, list) else (name,)
             reader.fail(where, f"unknown key. Known here: [[workspace]], [[upstream]].{hint}")
     folder = Path() if path is None else path.parent
-    upstreams = _all(reader, values, "upstream", UpstreamEntry, ())
+    upstreams = list(_all(reader, values, "upstream", UpstreamEntry, ()))
     for index, upstream in enumerate(upstreams):
-        check_upstream(reader, upstream, ("upstream", index), owned=False)
+        upstreams[index] = check_upstream(reader, upstream, ("upstream", index), folder, owned=False)
         _refuse_stdin(reader, upstream.api_key, ("upstream", index, "api_key"))
     workspaces = tuple(_workspaces(reader, values, folder))
     _require_unique(reader, upstreams, ("upstream",), "name")
     _require_unique(reader, workspaces, ("workspace",), "id")
     reader.finish()
-    return ConfigFile(upstream=upstreams, workspace=workspaces), reader.source
+    return ConfigFile(upstream=tuple(upstreams), workspace=workspaces), reader.source
 
 
 _SETTINGS = ("server", "keys", "upstreams", "assistants", "default_model", "allow_private_networks")
 
 
-def check_upstream(reader: Reader, entry: UpstreamEntry, path: KeyPath, *, owned: bool) -> None:
-    """What the fields alone do not say."""
+def check_upstream(
+    reader: Reader, entry: UpstreamEntry, path: KeyPath, folder: Path, *, owned: bool
+) -> UpstreamEntry:
+    """What the fields alone do not say. Gives the entry with whole paths of its files."""
     try:
         origin_of(entry.base_url)
     except ValueError:
         reader.fail((*path, "base_url"), "expected a URL with a host, and a port from 1 to 65535")
     if owned and entry.offered_to != "none":
         reader.fail((*path, "offered_to"), "only the operator's own upstreams, [[upstream]], can be offered")
+    tokenizers = {
+        model: str((folder / name).absolute()) if names_file(name) else name
+        for model, name in entry.tokenizers.items()
+    }
+    return msgspec.structs.replace(entry, tokenizers=tokenizers)
 
 
 def check_assistant(reader: Reader, entry: AssistantEntry, path: KeyPath, folder: Path) -> AssistantEntry:
@@ -185,11 +192,12 @@ def _workspaces(reader: Reader, values: dict[str, Any], folder: Path) -> Iterato
         path: KeyPath = ("workspace", index)
         own = {name: value for name, value in table.items() if name not in ("upstream", "assistant", "key")}
         found = reader.entry(own, WorkspaceEntry, path)
-        upstreams = _all(reader, table, "upstream", UpstreamEntry, path)
+        upstreams = list(_all(reader, table, "upstream", UpstreamEntry, path))
         assistants = list(_all(reader, table, "assistant", AssistantEntry, path))
         keys = _all(reader, table, "key", KeyEntry, path)
         for number, upstream in enumerate(upstreams):
-            check_upstream(reader, upstream, (*path, "upstream", number), owned=True)
+            where = (*path, "upstream", number)
+            upstreams[number] = check_upstream(reader, upstream, where, folder, owned=True)
             _refuse_stdin(reader, upstream.api_key, (*path, "upstream", number, "api_key"))
         for number, assistant in enumerate(assistants):
             assistants[number] = check_assistant(reader, assistant, (*path, "assistant", number), folder)
@@ -198,7 +206,9 @@ def _workspaces(reader: Reader, values: dict[str, Any], folder: Path) -> Iterato
         for kind, entries in (("upstream", upstreams), ("assistant", assistants), ("key", keys)):
             _require_unique(reader, entries, (*path, kind), "name")
         if found is not None:
-            yield msgspec.structs.replace(found, upstream=upstreams, assistant=tuple(assistants), key=keys)
+            yield msgspec.structs.replace(
+                found, upstream=tuple(upstreams), assistant=tuple(assistants), key=keys
+            )
 
 
 def _all(reader: Reader, values: dict[str, Any], name: str, kind: type[S], path: KeyPath) -> tuple[S, ...]:
@@ -238,8 +248,6 @@ def _fields(kind: type[Struct]) -> dict[str, Any]:
 
 
 def _unknown(name: str, known: Mapping[str, Any]) -> str:
-    if name in RESERVED:
-        return "not there yet: this version cannot enforce it, so it does not take it"
     close = get_close_matches(name, known, n=1)
     return "unknown key." + (
         f" Did you mean `{close[0]}`?" if close else f" Known here: {', '.join(sorted(known))}."

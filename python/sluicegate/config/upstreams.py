@@ -3,6 +3,8 @@
 from sluicegate.config.file import KEPT, UpstreamEntry
 from sluicegate.config.plain import plain_of
 from sluicegate.config.step import Field, Item, Planner, Words, differing
+from sluicegate.engine import Upstream as Handle
+from sluicegate.ids import PLATFORM
 from sluicegate.settings import Secret
 from sluicegate.storage.codec import checked
 from sluicegate.storage.transaction import Change
@@ -15,6 +17,7 @@ from sluicegate.upstreams.record import (
     UpstreamRecord,
     origin_of,
 )
+from sluicegate.upstreams.tokenizers import open_tokenizer
 
 _STORED = Words("(stored)")
 
@@ -24,6 +27,9 @@ async def plan_upstream(
 ) -> None:
     """What has to be done for one entry."""
     draft = normal(entry.draft())
+    _open_tokenizers(planner, draft, {} if before is None else before.tokenizers, path)
+    if owner != PLATFORM and (before is None or before.base_url != draft.base_url):
+        _warn_of_private(planner, draft.base_url, (*path, "base_url"))
     old = NO_CREDENTIALS if before is None else await store.own_credentials(planner.view, owner, before.id)
     moved = before is not None and origin_of(draft.base_url) != before.origin
     new, fields = _credentials(planner, entry, NO_CREDENTIALS if moved else old, old, path)
@@ -64,6 +70,31 @@ def normal(draft: UpstreamDraft) -> UpstreamDraft:
         return draft
     values = {name: getattr(draft, name) for name in UpstreamDraft.__struct_fields__}
     return UpstreamDraft(**values | {"offered_to": tuple(sorted(set(draft.offered_to))) or "none"})
+
+
+def _warn_of_private(planner: Planner, base_url: str, path: Path) -> None:
+    """The gateway's settings decide, which may be those of another machine."""
+    try:
+        Handle.check_foreign(base_url, [])
+    except ValueError:
+        planner.warn(
+            path,
+            "a private address: the gateway calls it only if `allow_private_networks` of its settings, or "
+            "SLUICEGATE_ALLOW_PRIVATE_NETWORKS, has the range",
+        )
+
+
+def _open_tokenizers(planner: Planner, draft: UpstreamDraft, before: dict[str, str], path: Path) -> None:
+    """Those that are new here, once each: a gateway could only say in its log that it cannot use one."""
+    good: set[str] = set()
+    for model, name in draft.tokenizers.items():
+        if before.get(model) == name or name in good:
+            continue
+        try:
+            open_tokenizer(name)
+            good.add(name)
+        except (ValueError, OSError) as error:
+            planner.fail((*path, "tokenizers", model), str(error))
 
 
 def _credentials(

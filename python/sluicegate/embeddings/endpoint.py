@@ -3,7 +3,8 @@
 from starlette.routing import Route
 
 from sluicegate.chat.endpoint import Endpoint
-from sluicegate.chat.pipeline import Parts, Pipeline
+from sluicegate.chat.parts import Parts
+from sluicegate.chat.pipeline import Pipeline
 from sluicegate.embeddings.prepare import EMBEDDINGS
 
 

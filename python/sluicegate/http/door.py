@@ -26,6 +26,8 @@ class Caller(Protocol):
     def workspace(self) -> str: ...
     @property
     def scopes(self) -> tuple[str, ...]: ...
+    @property
+    def until(self) -> int | None: ...
 
 
 class Callers(Protocol):
@@ -97,6 +99,7 @@ class Door:
         """Check the key. Raises 401 and 403, and 404 for a path with an empty part."""
         exchange = exchange_of(dict(scope))
         caller = await self._callers.find(exchange.head.authorization, exchange.head.other_keys)
+        exchange.key_until = caller.until
         if self._scope not in caller.scopes:
             raise errors.missing_scope(self._scope)
         rest = str(scope["path"]).removeprefix(self._prefix)

@@ -20,13 +20,18 @@ Permission = Literal[
     "assistants:manage",
     "members:read",
     "members:manage",
+    "usage:read",
+    "bodies:read",
     "audit:read",
+    # What people have said: not for everybody who may read the rest.
+    "conversations:read",
+    "conversations:manage",
     # What concerns more than one workspace: making and deleting them, people, the whole audit log.
     "platform:manage",
 ]
 
 _VIEWER: frozenset[Permission] = frozenset(
-    {"workspaces:read", "keys:read", "upstreams:read", "assistants:read", "members:read"}
+    {"workspaces:read", "keys:read", "upstreams:read", "assistants:read", "members:read", "usage:read"}
 )
 _MEMBER: frozenset[Permission] = _VIEWER | {"assistants:manage"}
 _ADMIN: frozenset[Permission] = _MEMBER | {
@@ -34,7 +39,11 @@ _ADMIN: frozenset[Permission] = _MEMBER | {
     "keys:manage",
     "upstreams:manage",
     "members:manage",
+    # What clients have written, where the workspace keeps it.
+    "bodies:read",
     "audit:read",
+    "conversations:read",
+    "conversations:manage",
 }
 ROLES: Mapping[str, frozenset[Permission]] = MappingProxyType(
     {

@@ -10,6 +10,9 @@ JSON = b"application/json"
 # What a client may tell an upstream. Everything else stays here: keys, cookies, x-stainless-* and the rest.
 # Nor openai-organization and -project: they belong to the client's key, and the upstream sees the gateway's.
 _FORWARDED = {b"traceparent", b"tracestate", b"openai-beta"}
+_TIMING = b"x-sluicegate-timing"
+# One look for all of them: clients send a dozen headers that are none of ours.
+_RARE = {*_FORWARDED, _TIMING}
 _MAX_FORWARDED = 1024
 _OTHER_KEYS = {b"x-api-key", b"api-key"}
 
@@ -25,6 +28,8 @@ class Head(Struct, gc=False):
     has_body: bool = False
     client_request_id: bytes | None = None
     forward: tuple[tuple[str, str], ...] = ()
+    # The client wants to know where the time went.
+    timed: bool = False
 
 
 def read_head(headers: Iterable[tuple[bytes, bytes]]) -> Head:
@@ -50,8 +55,8 @@ def read_head(headers: Iterable[tuple[bytes, bytes]]) -> Head:
             head.content_encoding = value
         elif name in _OTHER_KEYS:
             head.other_keys = (*head.other_keys, value)
-        elif name in _FORWARDED:
-            _forward(head, name, value)
+        elif name in _RARE:
+            _note(head, name, value)
         elif name == b"x-client-request-id":
             head.client_request_id = value
         elif name == b"transfer-encoding":
@@ -61,8 +66,11 @@ def read_head(headers: Iterable[tuple[bytes, bytes]]) -> Head:
     return head
 
 
-def _forward(head: Head, name: bytes, value: bytes) -> None:
+def _note(head: Head, name: bytes, value: bytes) -> None:
     """Keep a header for the upstream if every byte of it is harmless there."""
+    if name == _TIMING:
+        head.timed = value.strip() == b"1"
+        return
     text = value.decode("latin-1")
     if len(value) <= _MAX_FORWARDED and text.isascii() and text.isprintable():
         head.forward = (*head.forward, (name.decode(), text))

@@ -68,9 +68,10 @@ class Authenticator:
         grant = None if self.grants is None else self.grants.peek(key)
         if grant is None or grant.refused is not None or grant.principal.kind != "client":
             return None
-        if grant.until is not None and grant.is_over(wall_ns() // 1_000_000):
+        found = grant.principal
+        if found.until is not None and found.is_over(wall_ns() // 1_000_000):
             return None
-        return grant.principal
+        return found
 
     async def find(self, authorization: bytes | None, others: tuple[bytes, ...] = ()) -> Principal:
         """The principal of a request; `others` are the values of x-api-key and api-key.
@@ -154,7 +155,7 @@ def require_in_force(grant: Grant) -> None:
         raise errors.refused_key("workspace_deleted", "The workspace of this API key was deleted.")
     if grant.refused is not None:
         raise errors.refused_key("api_key_revoked", "This API key was revoked. Use another one.")
-    if grant.is_over(wall_ns() // 1_000_000):
+    if grant.principal.is_over(wall_ns() // 1_000_000):
         raise errors.refused_key(
             "api_key_expired",
             "This API key has expired, or was replaced and its grace period is over. Use a new one.",

@@ -27,7 +27,7 @@ class KeyReader:
             return None
         grant = self._cache.peek(digest(key))
         if grant is not None:
-            self._used.add(grant.secret)
+            self._used.add(grant.principal.secret)
         return grant
 
     async def find(self, key: bytes) -> Grant | None:
@@ -49,7 +49,7 @@ class KeyReader:
 
         grant = await self._cache.get(digest(key), load)
         if grant is not None:
-            self._used.add(grant.secret)
+            self._used.add(grant.principal.secret)
         return grant
 
     async def write_used(self) -> None:

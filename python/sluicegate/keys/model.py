@@ -1,14 +1,19 @@
 """A client key: who it stands for, what it may do, and how it is listed."""
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from msgspec import Meta, Struct
 
 from sluicegate.keys.secret import Kind, digest, is_mistyped, mint
+from sluicegate.limits.model import NO_BUDGET, NO_LIMITS, Budget, Limits
+
+if TYPE_CHECKING:
+    from sluicegate.limits.admit import Scope as LimitScope
 
 __all__ = [
     "CLIENT_SCOPES",
     "CLOCK_SKEW_MS",
+    "DEFAULT_LIFE_MS",
     "LONGEST_GRACE_MS",
     "Grant",
     "Key",
@@ -35,14 +40,19 @@ Scope = Literal[
     "upstreams:manage",
     "assistants:manage",
     "members:manage",
+    "bodies:read",
     "workspaces:manage",
     "audit:read",
+    "conversations:read",
+    "conversations:manage",
 ]
 # What a key gets that names no scopes: to talk to models.
 CLIENT_SCOPES: tuple[Scope, ...] = ("chat:write", "completions:write", "embeddings:write", "models:read")
 
 # Clocks of several machines differ a little: an expiry is that much later.
 CLOCK_SKEW_MS = 60_000
+# A key that is made without a word about its end has one: a forgotten key must not open things for ever.
+DEFAULT_LIFE_MS = 90 * 86_400_000
 # A rotation may leave the old secret valid for so long.
 LONGEST_GRACE_MS = 7 * 86_400_000
 
@@ -67,6 +77,16 @@ class Principal(Struct, frozen=True, gc=False):
     role: RoleName | None = None
     # A key of the settings, which no database knows.
     is_configured: bool = False
+    # Its limits, ready to be counted; those of keys of the settings are found by their id.
+    limited: "LimitScope | None" = None
+    # Which of a stored key's secrets was shown, and its end in milliseconds since 1970: the key's expiry, or
+    # the end of the grace period of a secret that was replaced.
+    secret: str = ""
+    until: int | None = None
+
+    def is_over(self, now_ms: int) -> bool:
+        """Whether its time has passed."""
+        return self.until is not None and now_ms > self.until + CLOCK_SKEW_MS
 
 
 def principal(name: str, key: bytes) -> Principal:
@@ -80,16 +100,10 @@ def configured_id(key: str) -> str:
 
 
 class Grant(Struct, frozen=True, gc=False):
-    """What a secret is worth: `principal`, unless `refused`; until `until` (milliseconds since 1970)."""
+    """What a secret is worth: `principal`, unless `refused` or its time is over."""
 
     principal: Principal
-    secret: str
-    until: int | None = None
     refused: Refusal | None = None
-
-    def is_over(self, now_ms: int) -> bool:
-        """Whether its time has passed: the key's expiry, or the grace period of a replaced secret."""
-        return self.until is not None and now_ms > self.until + CLOCK_SKEW_MS
 
 
 class KeyDraft(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -101,6 +115,9 @@ class KeyDraft(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=256)], ...], Meta(max_length=256)] | None
     ) = None
     expires_at: Millis | None = None
+    # Of all requests with it; a client key's.
+    limits: Limits = NO_LIMITS
+    budget: Budget = NO_BUDGET
 
 
 class KeySecret(Struct, frozen=True, kw_only=True):
@@ -133,6 +150,8 @@ class Key(Struct, frozen=True, kw_only=True):
     version: int
     created_at: int
     updated_at: int
+    limits: Limits = NO_LIMITS
+    budget: Budget = NO_BUDGET
 
     @property
     def last_used_at(self) -> int | None:

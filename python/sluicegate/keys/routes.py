@@ -7,7 +7,16 @@ from msgspec import UNSET, Meta, Struct, UnsetType, structs
 from sluicegate import errors
 from sluicegate.http.guard import NARROWING, permissions_of
 from sluicegate.keys import store
-from sluicegate.keys.model import CLIENT_SCOPES, LONGEST_GRACE_MS, Key, KeyDraft, RoleName, Scope
+from sluicegate.keys.model import (
+    CLIENT_SCOPES,
+    DEFAULT_LIFE_MS,
+    LONGEST_GRACE_MS,
+    Key,
+    KeyDraft,
+    Millis,
+    RoleName,
+    Scope,
+)
 from sluicegate.keys.secret import Kind
 from sluicegate.management.operation import Answer, Call, NamedQuery, Operation
 from sluicegate.management.patch import patch_of, patched
@@ -18,12 +27,16 @@ KeyPatch = patch_of(KeyDraft, "KeyPatch")
 _SECONDS = LONGEST_GRACE_MS // 1000
 OwnSecret = Annotated[str, Meta(min_length=16, max_length=512, description="A text of one's own.")]
 
+# Not None, which is «never».
+End = Annotated[Millis, Meta(description="Left out: in 90 days. null: never.")] | None | UnsetType
+
 
 class KeyCreate(KeyDraft, Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A new key. An admin key needs a role; its scopes narrow what the role may do."""
 
     # None: for a client key, to talk to models; for an admin key, all that its role may.
     scopes: tuple[Scope, ...] | None = None  # type: ignore[assignment]
+    expires_at: End = UNSET  # type: ignore[assignment]
     kind: Kind = "client"
     role: RoleName | None = None
     secret: OwnSecret | None = None
@@ -88,7 +101,9 @@ async def _create(call: Call) -> Answer:
     if scopes is None:
         scopes = CLIENT_SCOPES if given.kind == "client" else ()
     _require_reach(call, given.kind, given.role, scopes)
-    draft = KeyDraft(name=given.name, scopes=scopes, models=given.models, expires_at=given.expires_at)
+    wanted = {name: getattr(given, name) for name in KeyDraft.__struct_fields__}
+    end = call.change.now + DEFAULT_LIFE_MS if isinstance(given.expires_at, UnsetType) else given.expires_at
+    draft = KeyDraft(**wanted | {"scopes": scopes, "expires_at": end})
     key, text = await store.create(
         call.change, call.workspace, draft, kind=given.kind, role=given.role, secret=given.secret
     )
@@ -101,8 +116,7 @@ async def _get(call: Call) -> Answer:
 
 async def _patch(call: Call) -> Answer:
     before = await _reached(call)
-    draft = KeyDraft(**{name: getattr(before, name) for name in KeyDraft.__struct_fields__})
-    draft = patched(draft, call.body)
+    draft = patched(store.draft_of(before), call.body)
     _require_reach(call, before.kind, before.role, draft.scopes)
     return _answer(await store.replace(call.change, call.workspace, before.id, draft, expected=call.expected))
 
@@ -182,7 +196,7 @@ OPERATIONS = (
         method="PATCH",
         path=_ONE,
         id="keys.update",
-        summary="Change name, scopes, models and expiry",
+        summary="Change name, scopes, models, expiry, limits and budget",
         permission="keys:manage",
         mode="change",
         run=_patch,

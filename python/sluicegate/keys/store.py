@@ -1,6 +1,7 @@
 """Keys in the database: made, rotated, revoked, and looked up by their text."""
 
 import hmac
+from collections.abc import Collection
 from typing import Any
 
 from sqlalchemy import Row, delete, exists, insert, select, update
@@ -19,6 +20,8 @@ from sluicegate.keys.model import (
     RoleName,
     Scope,
 )
+from sluicegate.limits.admit import scope
+from sluicegate.limits.model import NO_BUDGET, NO_LIMITS, Budget, Limits
 from sluicegate.storage import schema
 from sluicegate.storage.codec import checked, decode, encode
 from sluicegate.storage.errors import InvalidError, NameTakenError, NotFoundError
@@ -35,6 +38,14 @@ _secrets = schema.key_secrets
 _alive = _table.c.deleted_at.is_(None)
 _ids = IdSource("key_")
 _secret_ids = IdSource("ks_")
+_spaces = schema.workspaces
+# A secret with its key, and all that decides whether it opens anything.
+_granted = (
+    select(_table, _secrets.c.id.label("secret"), _secrets.c.digest, _secrets.c.pepper)
+    .add_columns(_secrets.c.not_after, _spaces.c.deleted_at.label("workspace_deleted_at"))
+    .join_from(_secrets, _table, _secrets.c.key == _table.c.id)
+    .join(_spaces, _spaces.c.id == _table.c.workspace)
+)
 
 
 async def create(  # noqa: PLR0913 (the last three are named)
@@ -54,6 +65,7 @@ async def create(  # noqa: PLR0913 (the last three are named)
     await require_workspace(change, workspace)
     draft = checked(draft)
     _require_role(workspace, kind, role)
+    _require_limits_of_clients(kind, draft)
     await _require_free_name(change, workspace, draft.name)
     found = None if secret is None else text.read(secret)
     key, kid = _ids.next(), text.new_kid() if found is None else found.kid
@@ -115,15 +127,14 @@ async def entries(
 async def replace(
     change: Change, workspace: str, key: str, draft: KeyDraft, *, expected: int | None = None
 ) -> Key:
-    """Write name, scopes, models and expiry anew.
+    """Write name, scopes, models, expiry and limits anew.
 
     Raises NotFoundError, ConflictError, NameTakenError, InvalidError.
     """
     before = await _writable(change, workspace, key, expected)
     draft = checked(draft)
-    if draft == KeyDraft(
-        name=before.name, scopes=before.scopes, models=before.models, expires_at=before.expires_at
-    ):
+    _require_limits_of_clients(before.kind, draft)
+    if draft == draft_of(before):
         return before
     if draft.name != before.name:
         await _require_free_name(change, workspace, draft.name)
@@ -193,14 +204,7 @@ async def look_up(view: View, key: str) -> Grant | None:
     given, peppers = key.encode(), view.keyring.peppers
     known = text.read(key)
     lookups = [text.lookup_of(pepper, given) for pepper in peppers.values()] if known is None else [known.kid]
-    spaces = schema.workspaces
-    query = (
-        select(_table, _secrets.c.id.label("secret"), _secrets.c.digest, _secrets.c.pepper)
-        .add_columns(_secrets.c.not_after, spaces.c.deleted_at.label("workspace_deleted_at"))
-        .join_from(_secrets, _table, _secrets.c.key == _table.c.id)
-        .join(spaces, spaces.c.id == _table.c.workspace)
-        .where(_secrets.c.lookup.in_(lookups), _alive)
-    )
+    query = _granted.where(_secrets.c.lookup.in_(lookups), _alive)
     found: Grant | None = None
     for row in (await view.execute(query)).all():
         pepper = peppers.get(row.pepper)
@@ -209,10 +213,21 @@ async def look_up(view: View, key: str) -> Grant | None:
     return found
 
 
+async def worth(view: View, secrets: Collection[str]) -> dict[str, Grant]:
+    """What secrets are worth now, by their ids; those that are gone are left out."""
+    query = _granted.where(_secrets.c.id.in_(secrets), _alive)
+    return {row.secret: _grant(row) for row in (await view.execute(query)).all()}
+
+
 async def has_clients(view: View) -> bool:
     """Whether anybody has a key for models that is not revoked."""
     alive = _alive & _table.c.revoked_at.is_(None) & (_table.c.kind == "client")
     return bool((await view.execute(select(exists().where(alive)))).scalar())
+
+
+def draft_of(key: Key) -> KeyDraft:
+    """What was written to get this record."""
+    return KeyDraft(**{name: getattr(key, name) for name in KeyDraft.__struct_fields__})
 
 
 async def note_used(view: View, used: dict[str, int]) -> None:
@@ -270,6 +285,12 @@ def _require_role(workspace: str, kind: text.Kind, role: RoleName | None) -> Non
         )
 
 
+def _require_limits_of_clients(kind: text.Kind, draft: KeyDraft) -> None:
+    if kind != "client" and (draft.limits != NO_LIMITS or draft.budget != NO_BUDGET):
+        field = "limits" if draft.limits != NO_LIMITS else "budget"
+        raise InvalidError(field, "an admin key cannot talk to models, so there is nothing to limit")
+
+
 async def _require_free_name(change: Change, workspace: str, name: str) -> None:
     taken = exists().where(_table.c.workspace == workspace, _table.c.name == name, _alive)
     if (await change.execute(select(taken))).scalar():
@@ -294,6 +315,8 @@ def _columns(draft: KeyDraft) -> dict[str, Any]:
         "scopes": encode(draft.scopes),
         "models": models,
         "expires_at": draft.expires_at,
+        "limits": None if draft.limits == NO_LIMITS else encode(draft.limits),
+        "budget": None if draft.budget == NO_BUDGET else encode(draft.budget),
     }
 
 
@@ -330,10 +353,21 @@ def _key(row: Row[Any], secrets: tuple[KeySecret, ...]) -> Key:
         version=row.version,
         created_at=row.created_at,
         updated_at=row.updated_at,
+        limits=_limits(row),
+        budget=_budget(row),
     )
 
 
+def _limits(row: Row[Any]) -> Limits:
+    return NO_LIMITS if row.limits is None else decode(row.limits, Limits)
+
+
+def _budget(row: Row[Any]) -> Budget:
+    return NO_BUDGET if row.budget is None else decode(row.budget, Budget)
+
+
 def _grant(row: Row[Any]) -> Grant:
+    ends = [end for end in (row.expires_at, row.not_after) if end is not None]
     principal = Principal(
         name=row.name,
         id=row.id,
@@ -342,9 +376,11 @@ def _grant(row: Row[Any]) -> Grant:
         models=None if row.models is None else decode(row.models, tuple[str, ...]),
         kind=row.kind,
         role=row.role,
+        limited=scope("key", row.id, row.name, _limits(row), _budget(row)),
+        secret=row.secret,
+        until=min(ends, default=None),
     )
-    ends = [end for end in (row.expires_at, row.not_after) if end is not None]
     refused: Refusal | None = "revoked" if row.revoked_at is not None else None
     if row.workspace_deleted_at is not None:
         refused = "workspace_deleted"
-    return Grant(principal, row.secret, min(ends, default=None), refused)
+    return Grant(principal, refused)

@@ -33,6 +33,8 @@ class Scope(Struct, frozen=True, gc=False):
     rules: LimitRules
     limits: Limits = NO_LIMITS
     budget: Budget = NO_BUDGET
+    # Tokens beyond which no request could ever be admitted.
+    largest: int | None = None
 
 
 class Demand(NamedTuple):
@@ -47,6 +49,29 @@ class Counting(Protocol):
     """The part of the core's `Limits` that admits."""
 
     def admit(self, sets: list[LimitRules], tokens: int, micros: int) -> Admission:
+        """Reserve all or nothing."""
+
+
+class Answer(Protocol):
+    """What came of one request; the core's `Admission` is one."""
+
+    @property
+    def refused(self) -> tuple[int, str] | None: ...
+    @property
+    def reason(self) -> str | None: ...
+    @property
+    def retry_after_ms(self) -> int | None: ...
+    @property
+    def budget(self) -> tuple[int, int] | None: ...
+    @property
+    def headers(self) -> list[Header]: ...
+    def settle(self, tokens: int, micros: int) -> None: ...
+
+
+class Sharing(Protocol):
+    """Counts together with other machines; `limits.shared.SharedLimits` does."""
+
+    async def admit(self, scopes: "tuple[Scope, ...]", tokens: int, micros: int) -> Answer:
         """Reserve all or nothing."""
 
 
@@ -79,7 +104,7 @@ class Warned:
 
     __slots__ = ("_held", "headers")
 
-    def __init__(self, held: Admission, percent: int) -> None:
+    def __init__(self, held: Answer, percent: int) -> None:
         self._held = held
         self.headers = [*held.headers, (b"x-budget-used-percent", b"%d" % percent)]
 
@@ -93,26 +118,54 @@ def scope(subject: Subject, id: str, name: str, limits: Limits, budget: Budget =
     rules = rules_of(limits, budget)
     if not rules and limits.request_bytes is None:
         return None
-    return Scope(subject, id, name, LimitRules(f"{subject}:{id}", rules), limits, budget)
+    return Scope(
+        subject, id, name, LimitRules(f"{subject}:{id}", rules), limits, budget, limits.largest_demand
+    )
 
 
 class Limiter:
     """Admits the requests of one worker."""
 
-    __slots__ = ("_counting", "_on_warning")
+    __slots__ = ("_counting", "_on_refusal", "_on_warning", "_sharing")
 
-    def __init__(self, counting: Counting, on_warning: Callable[[Scope, int], None]) -> None:
-        """`on_warning` hears of a budget that is used up to its threshold, and of how far, in percent."""
+    def __init__(
+        self,
+        counting: Counting,
+        on_warning: Callable[[Scope, int], None],
+        sharing: Sharing | None = None,
+        *,
+        on_refusal: Callable[[Subject, str], None] | None = None,
+    ) -> None:
+        """`on_warning` hears of a budget that is used up to its threshold, and of how far, in percent;
+        `on_refusal` of each refusal: whose limit, and why.
+
+        `sharing`: None where this machine counts for itself.
+        """
         self._counting = counting
+        self._sharing = sharing
         self._on_warning = on_warning
+        self._on_refusal = on_refusal
+
+    async def hold(self, scopes: tuple[Scope, ...], demand: Demand) -> Held:
+        """Raises 429 where one of the limits refuses; then nothing is held."""
+        if self._sharing is None or not scopes:
+            return self.admit(scopes, demand)
+        tokens = reserved(scopes, demand)
+        return self._judged(await self._sharing.admit(scopes, tokens, demand.micros), scopes, tokens)
 
     def admit(self, scopes: tuple[Scope, ...], demand: Demand) -> Held:
-        """Raises 429 where one of the limits refuses; then nothing is held."""
+        """As `hold`, counted on this machine."""
         if not scopes:
             return NOTHING
         tokens = reserved(scopes, demand)
-        held = self._counting.admit([s.rules for s in scopes], tokens, demand.micros)
+        return self._judged(
+            self._counting.admit([s.rules for s in scopes], tokens, demand.micros), scopes, tokens
+        )
+
+    def _judged(self, held: Answer, scopes: tuple[Scope, ...], tokens: int) -> Held:
         if held.refused is not None:
+            if self._on_refusal is not None:
+                self._on_refusal(scopes[held.refused[0]].subject, held.reason or "rate")
             raise refusal(held, scopes, tokens)
         if held.budget is not None:
             used, most = held.budget
@@ -136,13 +189,13 @@ def reserved(scopes: tuple[Scope, ...], demand: Demand) -> int:
     """Tokens to reserve. An answer that may be longer than a burst takes all of it: it is settled later."""
     whole = demand.prompt + demand.answer
     for limited in scopes:
-        largest = limited.limits.largest_demand
-        if largest is not None:
-            whole = min(whole, max(largest, demand.prompt))
+        largest = limited.largest
+        if largest is not None and whole > largest:
+            whole = max(largest, demand.prompt)
     return whole
 
 
-def refusal(held: Admission, scopes: tuple[Scope, ...], tokens: int) -> GatewayError:
+def refusal(held: Answer, scopes: tuple[Scope, ...], tokens: int) -> GatewayError:
     """What the client is told: which limit, and how long to wait."""
     assert held.refused is not None  # noqa: S101 (the caller has looked)
     number, kind = held.refused

@@ -1,10 +1,16 @@
-"""The limits of the keys of a settings file."""
+"""The limits of the keys and of the upstreams of a settings file."""
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
+from sluicegate.engine import Limits as Counting
 from sluicegate.limits.admit import Scope, scope
 from sluicegate.limits.model import Budget, Limits
-from sluicegate.settings import Settings
+from sluicegate.settings import Settings, SettingsError
+from sluicegate.telemetry.logs import Log
+
+if TYPE_CHECKING:
+    from sluicegate.limits.shared import SharedLimits
 
 
 def read_keys(settings: Settings, ids: Mapping[str, str]) -> dict[str, Scope]:
@@ -18,3 +24,38 @@ def read_keys(settings: Settings, ids: Mapping[str, str]) -> dict[str, Scope]:
         if made is not None:
             found[id] = made
     return found
+
+
+def read_upstreams(settings: Settings) -> dict[str, Scope]:
+    """By the name of an upstream. Raises SettingsError."""
+    found = {}
+    for index, upstream in enumerate(settings.upstreams):
+        limits = settings.section(upstream.limits, Limits, ("upstreams", index, "limits"))
+        made = scope("upstream", upstream.name, upstream.name, limits)
+        if made is not None:
+            found[upstream.name] = made
+    return found
+
+
+def open_shared(settings: Settings, source: str, log: Log) -> "SharedLimits | None":
+    """The limits that several machines count together; None: there is one machine. Raises SettingsError.
+
+    Opens no connection. `source`: names the usage records that budgets are read from.
+    """
+    server = settings.server
+    if server.redis_url is None:
+        return None
+    # Here, not at the top: who has one machine must not wait for these imports.
+    from sluicegate.limits.alone import Alone  # noqa: PLC0415
+    from sluicegate.limits.shared import SharedLimits  # noqa: PLC0415
+    from sluicegate.storage.redis_link import RedisLink  # noqa: PLC0415
+
+    try:
+        link = RedisLink(server.redis_url.reveal())
+    except (TypeError, ValueError):
+        message = "expected redis://, rediss:// or unix://, such as redis://:password@host:6379/0"
+        if ("server", "redis_url") in settings.source.lines:
+            raise settings.source.error(("server", "redis_url"), message) from None
+        raise SettingsError(f"SLUICEGATE_REDIS_URL: {message}") from None
+    alone = Alone(lambda processes: Counting(None, processes), server.workers * server.redis_machines)
+    return SharedLimits(link, alone, log, source=source, deadline=server.redis_timeout)

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-__all__ = ["MICROS", "NO_BUDGET", "NO_LIMITS", "Budget", "Limits", "Rule", "Subject", "rules_of"]
+__all__ = ["BUDGETS", "MICROS", "NO_BUDGET", "NO_LIMITS", "Budget", "Limits", "Rule", "Subject", "rules_of"]
 
 # Of a dollar: money is counted in whole millionths.
 MICROS = 1_000_000
@@ -66,6 +66,10 @@ NO_BUDGET = Budget()
 
 _MONEY = ("usd_per_day", "usd_per_week", "usd_per_month", "usd_total")
 _TOKENS = ("tokens_per_day", "tokens_per_week", "tokens_per_month", "tokens_total")
+
+
+# The kinds of budgets, as rules have them.
+BUDGETS = (*_MONEY, *(f"budget_{kind}" for kind in _TOKENS))
 
 
 def rules_of(limits: Limits, budget: Budget = NO_BUDGET) -> list[Rule]:

@@ -10,6 +10,7 @@ from sluicegate import errors
 from sluicegate.assistants import routes as assistants
 from sluicegate.audit import routes as audit
 from sluicegate.engine import Engine
+from sluicegate.history import routes as history
 from sluicegate.http.body import BodyReader
 from sluicegate.http.envelope import refuse
 from sluicegate.http.exchange import JSON_HEADERS, exchange_of
@@ -23,6 +24,7 @@ from sluicegate.records import Records
 from sluicegate.telemetry.logs import Log
 from sluicegate.upstreams import routes as upstreams
 from sluicegate.upstreams.ask import Open
+from sluicegate.usage import routes as usage
 from sluicegate.workspaces import routes as workspaces
 
 OPERATIONS: tuple[Operation, ...] = (
@@ -33,6 +35,8 @@ OPERATIONS: tuple[Operation, ...] = (
     *assistants.OPERATIONS,
     *members.OPERATIONS,
     *audit.OPERATIONS,
+    *usage.OPERATIONS,
+    *history.OPERATIONS,
 )
 
 # The longest system prompt, escaped, with room for tools.
@@ -60,6 +64,7 @@ def create_management(
         open_handle=open_handle,
         log=log,
         bodies=BodyReader(MAX_BODY_BYTES, _BODY_SECONDS, _BODY_RATE),
+        logbook=records.logbook,
         allow_private_networks=allow_private_networks,
     )
     return Starlette(routes=routes(parts))

@@ -3,7 +3,7 @@
 import asyncio
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -17,6 +17,7 @@ from sluicegate.http.envelope import refuse, where_of
 from sluicegate.http.exchange import JSON_HEADERS, Exchange, exchange_of
 from sluicegate.http.guard import Caller
 from sluicegate.http.head import require_json
+from sluicegate.http.pieces import send_pieces
 from sluicegate.management.faults import public
 from sluicegate.management.identify import identify
 from sluicegate.management.operation import Answer, Call, Operation, Parts
@@ -42,6 +43,8 @@ class _Sent(Struct, frozen=True):
     status: int
     body: bytes
     headers: tuple[Header, ...] = ()
+    # What follows the body.
+    stream: AsyncIterator[bytes] | None = None
 
 
 class Dispatch:
@@ -55,6 +58,9 @@ class Dispatch:
         exchange = exchange_of(scope)
         try:
             sent = await self._run(exchange, scope)
+            if sent.stream is not None:
+                await send_pieces(exchange, [_NO_STORE, *sent.headers], sent.stream)
+                return
             kind = JSON_HEADERS if sent.body else ()
             await exchange.answer(sent.status, [*kind, _NO_STORE, *sent.headers], sent.body)
         except GatewayError as error:
@@ -85,7 +91,7 @@ class Dispatch:
         operation = self._operations.get(exchange.method)
         caller = None
         if operation is None or operation.permission is not None:
-            caller = await identify(self._parts.keys, exchange.head)
+            caller = await identify(self._parts.keys, exchange)
         if operation is None:
             # Who has no key learns neither paths nor methods.
             if self._operations:
@@ -166,6 +172,8 @@ def _encoded(operation: Operation, answer: Answer) -> _Sent:
         headers.append((b"etag", b'"%d"' % answer.version))
     if answer.location is not None:
         headers.append((b"location", errors.header_value(PREFIX + answer.location)))
+    if answer.stream is not None:
+        return _Sent(operation.status, b"", ((b"content-type", answer.media.encode()),), answer.stream)
     body = b"" if operation.answer is None else msgspec.json.encode(answer.value)
     return _Sent(operation.status, body, tuple(headers))
 

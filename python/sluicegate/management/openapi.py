@@ -119,6 +119,8 @@ def _described(operation: Operation, body: Any, answer: Any) -> dict[str, Any]:
     success: dict[str, Any] = {"description": "Done."}
     if answer is not None:
         success["content"] = {"application/json": {"schema": _portable(answer)}}
+    if operation.media:
+        success["content"] = {kind: {"schema": {"type": "string"}} for kind in operation.media}
     if operation.versioned and answer is not None:
         success["headers"] = {"ETag": {"schema": {"type": "string"}, "description": "For If-Match."}}
     responses = {str(operation.status): success}

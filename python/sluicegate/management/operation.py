@@ -1,6 +1,6 @@
 """What a route of the management API declares: everything that the checks, the call and the document need."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -15,6 +15,7 @@ from sluicegate.storage.database import Database
 from sluicegate.storage.page import DEFAULT, LARGEST, Page, PageQuery
 from sluicegate.storage.transaction import Change, View
 from sluicegate.telemetry.logs import Log
+from sluicegate.usage.logbook import Logbook
 
 T = TypeVar("T")
 
@@ -36,6 +37,7 @@ class Parts(Struct, frozen=True):
     open_handle: Callable[..., Upstream]
     log: Log
     bodies: BodyReader
+    logbook: Logbook
     # The operator's: private ranges that upstreams of tenants may be in.
     allow_private_networks: tuple[str, ...] = ()
 
@@ -44,17 +46,19 @@ class NoQuery(Struct, frozen=True, forbid_unknown_fields=True):
     """No parameters."""
 
 
+Limit = Annotated[int, Meta(ge=1, le=LARGEST, description="Entries of a page.")]
+# Not None: a text «null» would be read as that.
+Cursor = (
+    Annotated[str, Meta(max_length=600, description="`next` of the page before; leave it out for the first.")]
+    | UnsetType
+)
+
+
 class ListQuery(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Parameters of every list."""
 
-    limit: Annotated[int, Meta(ge=1, le=LARGEST, description="Entries of a page.")] = DEFAULT
-    # Not None: a text «null» would be read as that.
-    cursor: (
-        Annotated[
-            str, Meta(max_length=600, description="`next` of the page before; leave it out for the first.")
-        ]
-        | UnsetType
-    ) = UNSET
+    limit: Limit = DEFAULT
+    cursor: Cursor = UNSET
 
 
 class NamedQuery(ListQuery, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -69,6 +73,9 @@ class Answer(Struct, frozen=True):
     value: Any = None
     version: int | None = None
     location: str | None = None
+    # Instead of a value: pieces of a file of this kind.
+    stream: AsyncIterator[bytes] | None = None
+    media: str = ""
 
 
 class Call:
@@ -155,6 +162,8 @@ class Operation(Struct, frozen=True, kw_only=True):
     permission: Permission | None
     run: Run
     answer: type | None = None
+    # What kinds of file it gives, instead of JSON.
+    media: tuple[str, ...] = ()
     status: int = 200
     body: Any = None
     query: type[Struct] = NoQuery

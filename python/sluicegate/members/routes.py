@@ -8,7 +8,7 @@ from sluicegate import errors
 from sluicegate.http.guard import permissions_of
 from sluicegate.ids import PLATFORM
 from sluicegate.keys import store as keys
-from sluicegate.keys.model import Key, KeyDraft
+from sluicegate.keys.model import DEFAULT_LIFE_MS, Key, KeyDraft
 from sluicegate.management.operation import Answer, Call, Filter, ListQuery, Operation
 from sluicegate.members import store
 from sluicegate.members.model import Login, Membership, Role, User, UserDraft
@@ -69,7 +69,7 @@ async def _bootstrap(call: Call) -> Answer:
     async with database.change(Actor("bootstrap", call.request_id)) as change:
         if await store.has_admin(change) or not await store.use_bootstrap_token(change, given.token):
             raise errors.bad_token()
-        draft = KeyDraft(name=given.name, scopes=())
+        draft = KeyDraft(name=given.name, scopes=(), expires_at=change.now + DEFAULT_LIFE_MS)
         key, text = await keys.create(change, PLATFORM, draft, kind="admin", role="platform_admin")
     return Answer(FirstKey(**structs.asdict(key), secret=text))
 

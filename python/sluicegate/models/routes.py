@@ -42,6 +42,7 @@ class ModelsEndpoint:
         exchange = exchange_of(scope)
         head = exchange.head
         principal = await self._keys.find(head.authorization, head.other_keys)
+        exchange.key_until = principal.until
         if _SCOPE not in principal.scopes:
             raise errors.missing_scope(_SCOPE)
         require_method(scope["method"], "GET, HEAD")

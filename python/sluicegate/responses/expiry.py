@@ -1,10 +1,13 @@
-"""Stored responses and chats end after 30 days, as OpenAI's do; conversations stay until they are deleted."""
+"""Stored responses and chats end after 30 days, as OpenAI's do; conversations, as their workspace says."""
 
 import asyncio
+from collections.abc import Mapping
 from contextlib import suppress
+from types import MappingProxyType
 
 from sluicegate.clock import wall_ns
 from sluicegate.errors import GatewayError
+from sluicegate.history import expire as history
 from sluicegate.storage.shelf import Shelf
 
 KEEP_MS = 30 * 86_400_000
@@ -16,8 +19,10 @@ MOST = 200
 class Expiry:
     """One worker's task. Several at once do no harm: each deletes what is still there."""
 
-    def __init__(self, shelf: Shelf) -> None:
+    def __init__(self, shelf: Shelf, retentions: Mapping[str, int] = MappingProxyType({})) -> None:
+        """`retentions`: days that a workspace of the settings keeps conversations."""
         self._shelf = shelf
+        self._retentions = retentions
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -40,6 +45,7 @@ class Expiry:
             pass
         while await self._shelf.write(lambda view: chats.expire(view, before, MOST)) == MOST:
             pass
+        await history.sweep(self._shelf, now_ms, self._retentions)
 
     async def _run(self) -> None:
         while True:

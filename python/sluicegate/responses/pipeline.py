@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, NamedTuple
 import orjson
 
 from sluicegate import errors
-from sluicegate.chat.pipeline import Answered, Job, Parts, Pipeline
+from sluicegate.chat.call import Answered, Job
+from sluicegate.chat.parts import Parts
+from sluicegate.chat.pipeline import Pipeline
 from sluicegate.chat.prepare import Ask, Rules, stated_limit
 from sluicegate.clock import wall_seconds
 from sluicegate.conversations.model import Json
 from sluicegate.errors import ClientGoneError, GatewayError
 from sluicegate.http.door import Owner, parsed
 from sluicegate.http.exchange import JSON_HEADERS, Exchange
-from sluicegate.http.relay import Cancellable
 from sluicegate.ids import IdSource
 from sluicegate.keys.model import Principal
 from sluicegate.responses.memory import Context, Memory
@@ -44,15 +45,6 @@ class _Turn(NamedTuple):
     head: Json
 
 
-class _Nobody:
-    """Waits for the answer of a response in the background."""
-
-    gone = False
-
-    def on_gone(self, doing: Cancellable) -> None:
-        """Never."""
-
-
 class ResponsesPipeline:
     """Answers POST /v1/responses."""
 
@@ -64,20 +56,25 @@ class ResponsesPipeline:
 
     async def respond(self, exchange: Exchange) -> None:
         """Answer one request. Raises what the envelope turns into a response; by then it is on record."""
-        entry = Entry(exchange.request_id, "responses", exchange.began)
+        entry = Entry(exchange.request_id, "responses", exchange.began, client=exchange.client)
         asked: Asked | None = None
         try:
             principal = await self._chat.identify(exchange, entry)
-            asked = read(parsed(await self._chat.read(exchange, entry)))
+            body = await self._chat.read(exchange, entry)
+            asked = read(parsed(body))
             turn = await self._begin(entry, principal, asked)
-            self._chat.admit(turn.ask, principal, entry)
+            await self._chat.admit(turn.ask, principal, entry)
+            if entry.copy is not None:
+                # Not the chat that was made of it.
+                entry.copy.asked(body)
+            del body
             if turn.asked.background:
                 await self._send_to_background(exchange, entry, principal, turn)
                 return
-            watch = self._parts.watches.begin(exchange.receive)
+            watch = self._parts.watches.begin(exchange.receive, principal, exchange.began)
             try:
                 job = Job(exchange, turn.ask, principal, entry, watch, _options(turn), partial(_native, turn))
-                answered = await self._chat.call(job)
+                answered = await self._chat.calls.call(job)
                 if answered.reply.stream is None:
                     await self._answer(exchange, entry, answered, turn)
                 else:
@@ -88,6 +85,7 @@ class ResponsesPipeline:
             if asked is not None:
                 renamed(error)
             self._parts.ledger.refused(entry, error.status, error.code, error.message)
+            error.headers = (*error.headers, *entry.timing())
             error.settled = True
             raise
         except ClientGoneError:
@@ -106,7 +104,7 @@ class ResponsesPipeline:
 
     async def _begin(self, entry: Entry, principal: Principal, asked: Asked) -> _Turn:
         """Everything else before the call."""
-        entry.stream = asked.stream
+        entry.stream, entry.conversation = asked.stream, asked.conversation
         owner = Owner(principal.workspace, principal.id)
         context = await self._memory.recall(owner, asked)
         items = context.before + context.input
@@ -127,7 +125,7 @@ class ResponsesPipeline:
     ) -> Ask:
         """The chat without its oldest turns, where it is too long for every model that may be asked."""
         asked, items = what
-        while not await self._chat.fits(ask):
+        while not await self._chat.calls.fits(ask):
             shorter = dropped_oldest(items)
             if shorter is None:
                 return ask
@@ -137,6 +135,7 @@ class ResponsesPipeline:
 
     async def _answer(self, exchange: Exchange, entry: Entry, answered: Answered, turn: _Turn) -> None:
         body = answered.reply.body
+        entry.answered(body)
         self._chat.settle(entry, answered.candidate, answered.reply.outcome)
         if turn.context.stored:
             await self._memory.keep(turn.owner, turn.asked, turn.context, body)
@@ -175,7 +174,8 @@ class ResponsesPipeline:
         await self._memory.begin(turn.owner, turn.asked, {**shown, "status": "in_progress"})
         # What the request holds goes with the task, which has its record too.
         behind, entry.held = copy(entry), None
-        job = Job(exchange, turn.ask, principal, behind, _Nobody(), _options(turn), partial(_native, turn))
+        watch = self._parts.watches.unattended(principal, exchange.began)
+        job = Job(exchange, turn.ask, principal, behind, watch, _options(turn), partial(_native, turn))
         task = asyncio.create_task(self._run(job, turn))
         self._background.add(task)
         task.add_done_callback(self._background.discard)
@@ -186,11 +186,12 @@ class ResponsesPipeline:
         try:
             await self._run_to_its_end(job, turn)
         finally:
+            job.watch.stop()
             if job.entry.held is not None:
                 self._parts.ledger.dropped(job.entry)
 
     async def _run_to_its_end(self, job: Job, turn: _Turn) -> None:
-        call = asyncio.create_task(self._chat.call(job))
+        call = asyncio.create_task(self._chat.calls.call(job))
         entry = job.entry
         try:
             while not (await asyncio.wait({call}, timeout=TOUCH_SECONDS))[0]:
@@ -208,6 +209,8 @@ class ResponsesPipeline:
             self._parts.ledger.refused(entry, known.status, known.code, known.message)
             await self._memory.settle(turn.owner, turn.asked, turn.context, _failed(turn.head, known))
             return
+        if entry.copy is not None:
+            entry.copy.answered(answered.reply.body)
         self._chat.settle(entry, answered.candidate, answered.reply.outcome)
         await self._memory.settle(turn.owner, turn.asked, turn.context, answered.reply.body)
 

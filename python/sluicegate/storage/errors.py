@@ -77,3 +77,7 @@ class SecretsError(StorageError):
 
 def _article(kind: str) -> str:
     return "an" if kind[:1] in "aeiou" else "a"
+
+
+class LinkError(StorageError):
+    """Redis gave no answer that can be used. The text is a cause, without the URL or a text of the server."""

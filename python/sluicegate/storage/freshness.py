@@ -62,6 +62,11 @@ class Freshness:
         """The database did not answer the last time, and is not due to be asked again."""
         return self._failing_since is not None and monotonic() < self._retry_at
 
+    @property
+    def is_down(self) -> bool:
+        """The database did not answer the last time."""
+        return self._failing_since is not None
+
     def is_valid(self, workspace: str, stamp: int) -> bool:
         """Whether what was read of this workspace at `stamp` is unchanged, as of the last `refresh`."""
         if workspace == ANY:

@@ -1,6 +1,7 @@
 """The tables. Times are milliseconds since 1970; `json` columns are text that msgspec wrote.
 
-A change here needs a new file in `migrations/versions` and a new `HEAD`; a test compares both ways.
+A change here needs a new file in `migrations/versions` and a new `HEAD`; a test compares both ways. The
+tables `usage_*` of PostgreSQL are only there: they have partitions, which SQLAlchemy knows little of.
 """
 
 from sqlalchemy import (
@@ -19,7 +20,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0002"
+HEAD = "0007"
 
 metadata = MetaData(
     naming_convention={
@@ -92,6 +93,8 @@ keys = Table(
     Column("expires_at", BigInteger),
     Column("revoked_at", BigInteger),
     Column("created_by", Text, nullable=False),
+    Column("limits", Text),
+    Column("budget", Text),
     *_stamps(),
     _unique_name("keys"),
     Index("ix_keys_workspace_id", "workspace", "id"),
@@ -170,6 +173,8 @@ discoveries = Table(
     Column("learned_at", BigInteger),
     Column("asked_at", BigInteger),
     Column("error", Text),
+    # What was seen in answers of the ways to switch thinking off; as json.
+    Column("thinking", Text),
 )
 
 assistants = Table(
@@ -340,4 +345,53 @@ kept_chats = Table(
     Column("created_at", BigInteger, nullable=False),
     Index("ix_kept_chats_owner", "workspace", "owner", "id"),
     Index("ix_kept_chats_created_at", "created_at"),
+)
+
+# Conversations of assistants with chat history. `owner` is the key; it, the assistant and the workspace need
+# have no row of their own.
+history_threads = Table(
+    "history_threads",
+    metadata,
+    _id(),
+    Column("workspace", Text, nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("assistant", Text, nullable=False),
+    # What a client calls it, with the kind of the name before it; none for one that is found by its messages.
+    Column("ref", Text),
+    # The same as a client writes it.
+    Column("name", Text),
+    Column("title", Text, nullable=False),
+    # The last complete answer: what a new message follows.
+    Column("tip", LargeBinary),
+    Column("turns", Integer, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Index("uq_history_threads_ref", "workspace", "owner", "assistant", "ref", unique=True),
+    Index("ix_history_threads_workspace_id", "workspace", "id"),
+    Index("ix_history_threads_workspace_updated_at", "workspace", "updated_at"),
+)
+
+# Each message once for each way that led to it: `chain` is the digest of the conversation up to it, `parent`
+# that of the one before it.
+history_messages = Table(
+    "history_messages",
+    metadata,
+    Column("chain", LargeBinary, primary_key=True),
+    Column("thread", Text, primary_key=True),
+    # For people and for lists: in the order in which they came.
+    Column("id", Text, nullable=False),
+    Column("parent", LargeBinary, nullable=False),
+    Column("depth", Integer, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("branch", Text, nullable=False),
+    # Whether it is a whole message; an answer that broke off is not.
+    Column("complete", Boolean, nullable=False),
+    # The message as JSON, and apart from it what the model thought.
+    Column("body", Text, nullable=False),
+    Column("thoughts", Text),
+    # The tools that an answer calls: ids, as JSON.
+    Column("calls", Text),
+    Column("created_at", BigInteger, nullable=False),
+    Index("ix_history_messages_thread_parent", "thread", "parent"),
+    Index("ix_history_messages_thread_id", "thread", "id"),
 )

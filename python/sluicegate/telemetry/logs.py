@@ -1,5 +1,6 @@
 """Structured logs: one JSON object a line, written by a thread so that a full pipe never stops the loop."""
 
+import logging
 import os
 import queue
 import sys
@@ -21,6 +22,8 @@ class Log:
         self._stream = stream or sys.stderr
         self.access = access
         self.dropped = 0
+        # Over the whole life; `dropped` begins anew when it has been said.
+        self.lost = 0
         self._queue: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._writer: threading.Thread | None = None
         self._pid = 0
@@ -46,7 +49,7 @@ class Log:
 
     def _write(self, level: str, event: str, fields: dict[str, Any]) -> None:
         if self._queue.qsize() >= _LONGEST_QUEUE:
-            self.dropped += 1
+            self._drop()
             return
         if self.dropped:
             fields["dropped_before"], self.dropped = self.dropped, 0
@@ -69,7 +72,29 @@ class Log:
                 self._stream.write(line.decode())
                 self._stream.flush()
             except (OSError, ValueError):
-                self.dropped += 1
+                self._drop()
+
+    def _drop(self) -> None:
+        self.dropped += 1
+        self.lost += 1
+
+
+class LibraryLines(logging.Formatter):
+    """Lines of the server and of other libraries, in the form of ours. Of an exception only its kind."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One JSON object."""
+        found: dict[str, Any] = {
+            "time": int(record.created * 1000) / 1000,
+            "level": record.levelname.lower(),
+            "event": "library",
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        kind = record.exc_info[0] if record.exc_info else None
+        if kind is not None:
+            found["cause"] = kind.__name__
+        return orjson.dumps(found, default=_kind).decode()
 
 
 def _kind(value: object) -> str:

@@ -6,8 +6,10 @@ from sqlalchemy import exists, insert, or_, select, update
 
 from sluicegate.ids import PLATFORM
 from sluicegate.storage import schema
+from sluicegate.storage.codec import decode, encode
 from sluicegate.storage.transaction import View
 from sluicegate.upstreams.record import LearnedModel
+from sluicegate.upstreams.thinking import MOST_LEARNED, LearnedSwitch
 
 _table = schema.upstreams
 _discoveries = schema.discoveries
@@ -69,3 +71,21 @@ def differs(
 ) -> bool:
     """Whether views have to be built anew: other models, or a server that began or ceased to fail."""
     return (after is not None and after != before) or bool(errors[0]) != bool(errors[1])
+
+
+async def note_switch(view: View, upstream: str, learned: LearnedSwitch) -> None:
+    """What was seen of one way to tell a model how much to think. Nothing for an upstream that is gone."""
+    mine = _discoveries.c.upstream == upstream
+    row = (await view.execute(select(_discoveries.c.thinking).where(mine).with_for_update())).first()
+    known = () if row is None else decode(row.thinking or "[]", tuple[LearnedSwitch, ...])
+    of_one = (learned.model, learned.asked, learned.way)
+    before = next((one for one in known if (one.model, one.asked, one.way) == of_one), None)
+    if before is not None and learned.verdict == "effective":
+        # Another process has seen it fail, or has said the same.
+        return
+    kept = [*(one for one in known if one is not before), learned][-MOST_LEARNED:]
+    if row is not None:
+        await view.execute(update(_discoveries).where(mine).values(thinking=encode(kept)))
+    elif (await view.execute(select(exists().where(_table.c.id == upstream, _alive)))).scalar():
+        values = {"upstream": upstream, "models": "[]", "thinking": encode(kept)}
+        await view.execute(insert(_discoveries).values(values))

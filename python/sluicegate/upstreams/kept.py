@@ -4,10 +4,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
+from msgspec.structs import asdict
+
 from sluicegate.ids import PLATFORM
+from sluicegate.limits.admit import scope
 from sluicegate.settings import UpstreamConfig
 from sluicegate.telemetry.logs import Log
-from sluicegate.upstreams.model import Upstream
+from sluicegate.upstreams.model import Stored, Upstream
 from sluicegate.upstreams.record import Credentials, UpstreamRecord, Usable
 
 if TYPE_CHECKING:
@@ -61,14 +64,22 @@ class KeptUpstreams:
         upstream.learn_context(
             {m.model: m.context_length for m in usable.discovered.models if m.context_length is not None}
         )
+        upstream.switches.learn(usable.discovered.thinking)
         return upstream
 
+    def all(self) -> list[Upstream]:
+        """Those in use."""
+        return list(self._by_id.values())
+
     def _renewed(self, before: Upstream | None, config: UpstreamConfig, record: UpstreamRecord) -> Upstream:
+        stored = Stored(record.id, record.workspace)
+        limited = scope("upstream", record.id, record.name, record.limits)
         if before is not None and all(
             getattr(before.config, name) == getattr(config, name) for name in _OF_HANDLE
         ):
-            return Upstream(config, before.handle, before.health)
-        return Upstream(config, self._connect(config, trusted=record.workspace == PLATFORM))
+            return Upstream(config, before.handle, before, stored=stored, limited=limited)
+        handle = self._connect(config, trusted=record.workspace == PLATFORM)
+        return Upstream(config, handle, stored=stored, limited=limited)
 
     def _warn(self, record: UpstreamRecord, message: str) -> None:
         if (record.id, record.version) in self._warned:
@@ -97,7 +108,10 @@ def config_of(record: UpstreamRecord, credentials: Credentials, networks: tuple[
         weight=record.weight,
         priority=record.priority,
         context_lengths=record.context_lengths,
+        tokenizers=record.tokenizers,
         responses=record.responses,
+        thinking=record.thinking,
+        limits=asdict(record.limits),
         connect_timeout=record.timeouts.connect,
         first_event_timeout=record.timeouts.first_event,
         idle_timeout=record.timeouts.idle,

@@ -1,12 +1,14 @@
 """An upstream at work: its settings, its handle in the core, its quirks, and its health."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from sluicegate.errors import TOO_MANY
+from sluicegate.limits.admit import Scope
 from sluicegate.settings import UpstreamConfig
 from sluicegate.upstreams.health import Health
 from sluicegate.upstreams.profile import PROFILES, Profile, UpstreamKind, kind_of
+from sluicegate.upstreams.thinking import Switches
 
 if TYPE_CHECKING:
     from sluicegate.engine import Failure, Outcome
@@ -14,6 +16,13 @@ if TYPE_CHECKING:
 
 # Names come from clients: what is learned of them is bounded.
 _MOST_MODELS = 1024
+
+
+class Stored(NamedTuple):
+    """Which upstream of the database."""
+
+    id: str
+    workspace: str
 
 
 class Upstream:
@@ -27,12 +36,24 @@ class Upstream:
         "config",
         "handle",
         "health",
+        "limited",
         "name",
         "profile",
+        "stored",
+        "switches",
     )
 
-    def __init__(self, config: UpstreamConfig, handle: "Handle", health: Health | None = None) -> None:
-        """`health`: of the same server before its configuration changed.
+    def __init__(
+        self,
+        config: UpstreamConfig,
+        handle: "Handle",
+        before: "Upstream | None" = None,
+        *,
+        stored: Stored | None = None,
+        limited: Scope | None = None,
+    ) -> None:
+        """`before`: the same server before its configuration changed. `stored`: which one it is.
+        `limited`: its limits.
 
         Raises ValueError for a kind that is none.
         """
@@ -40,7 +61,12 @@ class Upstream:
         self.handle = handle
         self.name = config.name
         self.profile = profile_named(config.kind, config.base_url)
-        self.health = health or Health()
+        self.limited = limited
+        self.stored = stored
+        self.health: Health = Health() if before is None else before.health
+        ways = config.thinking or self.profile.thinking
+        same = before is not None and before.switches.ways == ways
+        self.switches: Switches = before.switches if before is not None and same else Switches(ways)
         self._asked_at: int | None = None
         self._learned: Mapping[str, int] = {}
         self._refuses_stream_options: frozenset[str] = frozenset()
@@ -49,6 +75,11 @@ class Upstream:
     def denied_params(self) -> tuple[str, ...]:
         """Fields of a request that are left out here."""
         return (*self.profile.denied_params, *self.config.denied_params)
+
+    @property
+    def guesses_thinking(self) -> bool:
+        """How it is told how much to think is a guess."""
+        return self.profile.guesses_thinking and not self.config.thinking
 
     def learn_context(self, lengths: Mapping[str, int]) -> None:
         """What the server tells of the context lengths of its models, in tokens."""

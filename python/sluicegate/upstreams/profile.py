@@ -7,6 +7,8 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
+from sluicegate.upstreams.thinking import Way
+
 UpstreamKind = Literal[
     "openai",
     "vllm",
@@ -60,6 +62,9 @@ class Profile(Struct, frozen=True, kw_only=True):
     json_schema: bool | None = None
     # Field of a message that carries thoughts.
     reasoning_field: Literal["reasoning_content", "reasoning", "none"] = "none"
+    # How it is told how much to think, the likeliest way first; and whether that is only a guess.
+    thinking: tuple[Way, ...] = ("effort",)
+    guesses_thinking: bool = False
 
 
 PROFILES: Mapping[UpstreamKind, Profile] = MappingProxyType(
@@ -70,6 +75,7 @@ PROFILES: Mapping[UpstreamKind, Profile] = MappingProxyType(
             max_tokens_field="max_completion_tokens",
             system_role="developer",
             json_schema=True,
+            thinking=("effort", "minimal"),
         ),
         "vllm": Profile(
             context="max_model_len",
@@ -77,6 +83,7 @@ PROFILES: Mapping[UpstreamKind, Profile] = MappingProxyType(
             keyless=True,
             json_schema=True,
             reasoning_field="reasoning_content",
+            thinking=("template", "effort"),
         ),
         "ollama": Profile(
             context="ollama_show",
@@ -84,6 +91,7 @@ PROFILES: Mapping[UpstreamKind, Profile] = MappingProxyType(
             loads_on_demand=True,
             keyless=True,
             reasoning_field="reasoning",
+            thinking=("effort", "reasoning"),
         ),
         "lmstudio": Profile(
             context="max_context_length",
@@ -91,23 +99,29 @@ PROFILES: Mapping[UpstreamKind, Profile] = MappingProxyType(
             keyless=True,
             json_schema=True,
             reasoning_field="reasoning_content",
+            thinking=("effort", "template"),
         ),
-        "tgi": Profile(context="tgi_info", keyless=True),
+        "tgi": Profile(context="tgi_info", keyless=True, thinking=("template", "effort")),
         "llamacpp": Profile(
             context="llamacpp_meta",
             stream_options=True,
             keyless=True,
             json_schema=True,
             reasoning_field="reasoning_content",
+            thinking=("template", "effort"),
         ),
         "openrouter": Profile(
             default_base_url="https://openrouter.ai/api/v1",
             context="context_length",
             stream_options=True,
             reasoning_field="reasoning",
+            thinking=("reasoning", "enabled"),
         ),
         "together": Profile(
-            default_base_url="https://api.together.xyz/v1", context="context_length", stream_options=True
+            default_base_url="https://api.together.xyz/v1",
+            context="context_length",
+            stream_options=True,
+            thinking=("enabled", "template", "effort"),
         ),
         "fireworks": Profile(
             default_base_url="https://api.fireworks.ai/inference/v1",
@@ -126,8 +140,9 @@ PROFILES: Mapping[UpstreamKind, Profile] = MappingProxyType(
             stream_options=True,
             json_schema=False,
             reasoning_field="reasoning_content",
+            thinking=("type",),
         ),
-        "custom": Profile(),
+        "custom": Profile(thinking=("effort", "template", "type", "flag"), guesses_thinking=True),
     }
 )
 

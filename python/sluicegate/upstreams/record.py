@@ -3,10 +3,13 @@
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, structs
 
-from sluicegate.settings import Secret
+from sluicegate.limits.model import NO_LIMITS, Limits
+from sluicegate.settings import Secret, ThinkingWay
+from sluicegate.upstreams.health import OUT
 from sluicegate.upstreams.profile import UpstreamKind
+from sluicegate.upstreams.thinking import LearnedSwitch
 
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")]
 Model = Annotated[str, Meta(min_length=1, max_length=256)]
@@ -14,6 +17,7 @@ Url = Annotated[str, Meta(pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?\Z", max_len
 Tokens = Annotated[int, Meta(ge=1, le=100_000_000)]
 Seconds = Annotated[float, Meta(gt=0, le=86400)]
 HeaderName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}\Z")]
+Tokenizer = Annotated[str, Meta(min_length=1, max_length=1024, pattern=r"^[^\x00-\x1f\x7f]+\Z")]
 WorkspaceId = Annotated[str, Meta(max_length=63)]
 
 # Of an operator's upstream: nobody, everybody, or these workspaces may use it.
@@ -50,8 +54,14 @@ class UpstreamDraft(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     context_lengths: Annotated[
         dict[Model, Annotated[int, Meta(ge=1, le=100_000_000)]], Meta(max_length=1000)
     ] = {}
+    # Its own name of a model → an encoding, or the path of a tokenizer.json, which is the operator's to name.
+    tokenizers: Annotated[dict[Model, Tokenizer], Meta(max_length=1000)] = {}
     # It has /v1/responses itself.
     responses: bool = False
+    # How it is told how much to think, the likeliest way first; without any, as its kind is.
+    thinking: Annotated[tuple[ThinkingWay, ...], Meta(max_length=8)] = ()
+    # Of all requests to it, whoever asks; where one is reached, the next upstream is asked.
+    limits: Limits = NO_LIMITS
     enabled: bool = True
     # Only of the operator's own upstreams.
     offered_to: Offer = "none"
@@ -82,8 +92,11 @@ class UpstreamRecord(Struct, frozen=True, kw_only=True):
     version: int
     created_at: int
     updated_at: int
-    # Rows that were written before there was this field have none.
+    # Rows that were written before there were these fields have none.
+    tokenizers: dict[str, str] = {}
     responses: bool = False
+    limits: Limits = NO_LIMITS
+    thinking: tuple[ThinkingWay, ...] = ()
 
     @property
     def origin(self) -> str:
@@ -119,6 +132,26 @@ class Discovered(Struct, frozen=True, kw_only=True):
     learned_at: int | None
     asked_at: int | None
     error: str | None
+    # What was seen in its answers of the ways to tell its models how much to think.
+    thinking: tuple[LearnedSwitch, ...] = ()
+
+
+class Learned(Discovered, frozen=True, kw_only=True):
+    """What is known of a server. `state`: «unasked» yet; «ok»; «failing»: it gave no list of models, and is
+    used all the same; «out»: it cannot be reached or refuses its key, and others are asked before it.
+    """
+
+    state: Literal["unasked", "ok", "failing", "out"]
+
+
+def learned(found: Discovered) -> Learned:
+    """With what it says about the server."""
+    state: Literal["unasked", "ok", "failing", "out"] = "ok"
+    if found.asked_at is None:
+        state = "unasked"
+    elif found.error is not None:
+        state = "out" if found.error in OUT else "failing"
+    return Learned(**structs.asdict(found), state=state)
 
 
 NOTHING_LEARNED = Discovered(models=(), learned_at=None, asked_at=None, error=None)

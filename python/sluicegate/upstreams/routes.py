@@ -1,5 +1,6 @@
 """/api/v1/workspaces/{workspace}/upstreams: servers, their secrets (write-only), and what they serve."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
@@ -18,17 +19,20 @@ from sluicegate.storage.transaction import Actor
 from sluicegate.upstreams import store
 from sluicegate.upstreams.ask import Answer as Told
 from sluicegate.upstreams.ask import ask
-from sluicegate.upstreams.discovery_store import differs
+from sluicegate.upstreams.keep import keep
 from sluicegate.upstreams.kept import config_of
 from sluicegate.upstreams.record import (
     NO_CREDENTIALS,
     Credentials,
     Discovered,
     HeaderName,
+    Learned,
     UpstreamDraft,
     UpstreamRecord,
+    learned,
     origin_of,
 )
+from sluicegate.upstreams.tokenizers import names_file
 
 ApiKey = Annotated[str, Meta(min_length=1, max_length=4096, description="Write-only: no answer shows it.")]
 HeaderValue = Annotated[str, Meta(max_length=4096)]
@@ -64,6 +68,20 @@ def _credentials(api_key: str | None, headers: dict[str, str]) -> Credentials:
     return Credentials(api_key=key, headers={name: Secret(value) for name, value in headers.items()})
 
 
+def _require_own_files(call: Call, tokenizers: dict[str, str], before: dict[str, str]) -> None:
+    """A file of the gateway's machine is named by the operator only; what is stored already may stay."""
+    for model, name in tokenizers.items():
+        if before.get(model) == name or not names_file(name):
+            continue
+        if call.caller.role != "platform_admin":
+            raise InvalidError(
+                "tokenizers",
+                f"`{model}`: only the operator names files of the gateway; give the name of an encoding",
+            )
+        if name.startswith("/") and not Path(name).is_file():
+            raise InvalidError("tokenizers", f"`{model}`: there is no such file on this machine")
+
+
 def _require_possible(call: Call, base_url: str, credentials: Credentials, *, is_new: bool) -> None:
     """That the connector takes it, and that a tenant's leads to no private address that is not allowed.
 
@@ -91,6 +109,7 @@ async def _create(call: Call) -> Answer:
     given: UpstreamCreate = call.body
     draft = UpstreamDraft(**{name: getattr(given, name) for name in UpstreamDraft.__struct_fields__})
     credentials = _credentials(given.api_key, given.headers)
+    _require_own_files(call, draft.tokenizers, {})
     _require_possible(call, draft.base_url, credentials, is_new=True)
     return _answer(await store.create(call.change, call.workspace, draft, credentials))
 
@@ -102,6 +121,7 @@ async def _get(call: Call) -> Answer:
 async def _patch(call: Call) -> Answer:
     before = await store.get(call.change, call.workspace, call.path["upstream"])
     draft = patched(store.draft_of(before), call.body)
+    _require_own_files(call, draft.tokenizers, before.tokenizers)
     credentials = await _changed_credentials(call, before, draft)
     is_new = draft.base_url != before.base_url
     _require_possible(call, draft.base_url, credentials or NO_CREDENTIALS, is_new=is_new)
@@ -144,7 +164,7 @@ async def _delete(call: Call) -> Answer:
 
 
 async def _models(call: Call) -> Answer:
-    return Answer(await store.own_discovered(call.view, call.workspace, call.path["upstream"]))
+    return Answer(learned(await store.own_discovered(call.view, call.workspace, call.path["upstream"])))
 
 
 async def _test(call: Call) -> Answer:
@@ -163,16 +183,10 @@ async def _test(call: Call) -> Answer:
 async def _discover(call: Call) -> Answer:
     before, found = await _ask(call)
     database, upstream = call.parts.database, call.path["upstream"]
-    if differs(before.models, found.models, (before.error, found.error)):
-        # No configuration, so no audit; but what workers have in memory is out of date.
-        async with database.change(Actor(f"key:{call.caller.id}", call.request_id)) as change:
-            await store.note_discovered(change, upstream, found.models, found.error)
-            change.touch(call.workspace)
-    else:
-        async with database.note() as view:
-            await store.note_discovered(view, upstream, found.models, found.error)
+    actor = Actor(f"key:{call.caller.id}", call.request_id)
+    await keep(database, actor, (call.workspace, upstream), before, found)
     async with database.read() as view:
-        return Answer(await store.own_discovered(view, call.workspace, upstream))
+        return Answer(learned(await store.own_discovered(view, call.workspace, upstream)))
 
 
 async def _ask(call: Call) -> tuple[Discovered, Told]:
@@ -255,10 +269,10 @@ OPERATIONS = (
         method="GET",
         path=_ONE + "/models",
         id="upstreams.models",
-        summary="What was learned of it: models, context lengths, abilities",
+        summary="What was learned of it: models, context lengths, abilities, and whether it answers",
         permission="upstreams:read",
         run=_models,
-        answer=Discovered,
+        answer=Learned,
     ),
     Operation(
         method="POST",
@@ -268,7 +282,7 @@ OPERATIONS = (
         permission="upstreams:manage",
         mode="open",
         run=_discover,
-        answer=Discovered,
+        answer=Learned,
     ),
     Operation(
         method="POST",

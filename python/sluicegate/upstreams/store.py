@@ -26,6 +26,8 @@ from sluicegate.upstreams.record import (
     Usable,
     origin_of,
 )
+from sluicegate.upstreams.thinking import LearnedSwitch
+from sluicegate.upstreams.tokenizers import require_tokenizers
 
 _KIND = "upstream"
 _SHOWN = 5
@@ -81,11 +83,7 @@ async def find(view: View, workspace: str, name: str) -> UpstreamRecord | None:
 
 
 async def entries(
-    view: View,
-    workspace: str,
-    page: PageQuery = FIRST,
-    *,
-    name: str = "",
+    view: View, workspace: str, page: PageQuery = FIRST, *, name: str = ""
 ) -> Page[UpstreamRecord]:
     """The upstreams of this owner, oldest first; `name`: a part of it, without case."""
     query = select(_table).where(_table.c.workspace == workspace, _alive)
@@ -214,8 +212,7 @@ async def own_discovered(view: View, workspace: str, upstream: str) -> Discovere
 
 
 async def _learned(view: View, upstream: str) -> Discovered:
-    query = select(_discoveries).where(_discoveries.c.upstream == upstream)
-    row = (await view.execute(query)).first()
+    row = (await view.execute(select(_discoveries).where(_discoveries.c.upstream == upstream))).first()
     return NOTHING_LEARNED if row is None else _discovered(row)
 
 
@@ -225,6 +222,7 @@ def _discovered(row: Row[Any]) -> Discovered:
         learned_at=row.learned_at,
         asked_at=row.asked_at,
         error=row.error,
+        thinking=decode(row.thinking or "[]", tuple[LearnedSwitch, ...]),
     )
 
 
@@ -262,6 +260,7 @@ async def _checked(change: Change, workspace: str, draft: UpstreamDraft) -> Upst
         origin_of(draft.base_url)
     except ValueError:
         raise InvalidError("base_url", "expected a URL with a host, and a port from 1 to 65535") from None
+    require_tokenizers(draft.tokenizers)
     if draft.offered_to != "none" and workspace != PLATFORM:
         raise InvalidError("offered_to", "only the operator's own upstreams can be offered to workspaces")
     if isinstance(draft.offered_to, tuple):

@@ -15,6 +15,7 @@ from sluicegate.telemetry.logs import Log
 from sluicegate.upstreams import discovery_store, store
 from sluicegate.upstreams.ask import Answer, Open, ask
 from sluicegate.upstreams.discovery_store import Due
+from sluicegate.upstreams.keep import keep
 from sluicegate.upstreams.kept import config_of
 from sluicegate.upstreams.record import Discovered
 
@@ -150,17 +151,7 @@ class Survey:
         if answer.error is not None and due.upstream not in self._failing:
             self._warn(due, answer.error, "GET /models below its base URL gave no list of models")
         (self._failing.discard if answer.error is None else self._failing.add)(due.upstream)
-        await self._write(due, before, answer)
-
-    async def _write(self, due: Due, before: Discovered, answer: Answer) -> None:
-        if discovery_store.differs(before.models, answer.models, (before.error, answer.error)):
-            # No configuration, so no audit; but what workers have in memory is out of date.
-            async with self._database.change(SYSTEM) as change:
-                await store.note_discovered(change, due.upstream, answer.models, answer.error)
-                change.touch(due.workspace)
-            return
-        async with self._database.note() as view:
-            await store.note_discovered(view, due.upstream, answer.models, answer.error)
+        await keep(self._database, SYSTEM, (due.workspace, due.upstream), before, answer)
 
     def _warn(self, due: Due, cause: str, message: str) -> None:
         self._log.warning(

@@ -6,11 +6,14 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from sluicegate.storage.errors import InvalidError
 from sluicegate.tokens.core import encoding_name_for_model
-from sluicegate.tokens.encoding import Encoding, get_encoding, load_tokenizer
+from sluicegate.tokens.encoding import Encoding, get_encoding, list_encoding_names, load_tokenizer
 from sluicegate.upstreams.profile import kind_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sluicegate.settings import Settings, UpstreamConfig
 
 _AZURE = (".openai.azure.com", ".services.ai.azure.com", ".cognitiveservices.azure.com")
@@ -31,6 +34,24 @@ def tokenizer_name(upstream: UpstreamConfig, model: str) -> str | None:
     if kind == "openai" or _is_azure(upstream.base_url):
         return encoding_name_for_model(model)
     return None
+
+
+def names_file(name: str) -> bool:
+    """Whether it is meant as a file of this machine; names of encodings have neither slash nor suffix."""
+    return "/" in name or name.endswith(".json")
+
+
+def require_tokenizers(named: Mapping[str, str]) -> None:
+    """That they may be stored: names of encodings, or absolute paths. Opens nothing. Raises InvalidError."""
+    for model, name in named.items():
+        if names_file(name):
+            if not name.startswith("/"):
+                raise InvalidError("tokenizers", f"`{model}`: expected an encoding, or an absolute path")
+        elif name not in list_encoding_names():
+            known = ", ".join(list_encoding_names())
+            raise InvalidError(
+                "tokenizers", f"`{model}`: expected the path of a tokenizer.json, or one of {known}"
+            )
 
 
 def open_tokenizer(name: str) -> Encoding:

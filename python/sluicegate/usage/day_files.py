@@ -5,44 +5,47 @@ Blocking: call it in a thread. Records are written by one process at a time, whi
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from threading import Thread
-from typing import Any, get_args
+from typing import Any
 
-import msgspec
-
+from sluicegate.storage.errors import InvalidError, UnavailableError
+from sluicegate.usage.bodies import Body
+from sluicegate.usage.body_files import BodyFiles
+from sluicegate.usage.day_search import COLUMNS, NAMES, record_of, search, where_hours
 from sluicegate.usage.model import (
+    DAY_MS,
+    DIMENSIONS,
+    HOUR_MS,
+    INTERVALS,
+    MOST_SUMS,
+    SUMS,
     Facet,
     Filter,
-    Hour,
+    Interval,
     Page,
     Record,
-    Source,
+    Sum,
     first_id,
     id_bytes,
     id_text,
+    order_of,
     time_of,
 )
 
-DAY_MS = 86_400_000
-HOUR_MS = 3_600_000
 _FIRST_4XX = 400
-# Beyond so many rows a search for a text or a duration stops and says where to go on.
-SCANNED = 20_000
-_FIELDS = msgspec.structs.fields(Record)
-_NAMES = tuple(field.name for field in _FIELDS)
-_SOURCES: tuple[Source, ...] = get_args(Source)
-# What the hourly figures are kept by, and what may be a facet.
-DIMENSIONS = ("workspace", "key", "assistant", "model", "upstream", "status", "code")
-_SUMS = ("requests", "prompt_tokens", "completion_tokens", "micros", "duration_us")
 _BUSY_MS = 5000
+# So many rows of one workspace are deleted in a transaction: whoever writes waits for it.
+_DELETED = 5000
+_VERSION = 4
 
+_HOURS = ", ".join(f'"{name}"' for name in ("hour", *DIMENSIONS, *SUMS))
 # Clustered by id, which is time: a page is one look-up and a walk. Every other index ends in the id.
 _SCHEMA = f"""
 CREATE TABLE records (
-    id BLOB PRIMARY KEY, {", ".join(f'"{name}"' for name in _NAMES[1:])}
+    id BLOB PRIMARY KEY, {", ".join(f'"{name}"' for name in NAMES[1:])}
 ) WITHOUT ROWID;
 CREATE INDEX ix_workspace ON records (workspace);
 CREATE INDEX ix_key ON records ("key");
@@ -50,15 +53,15 @@ CREATE INDEX ix_assistant ON records (assistant) WHERE assistant IS NOT NULL;
 CREATE INDEX ix_failed ON records (id, error, duration_us) WHERE code IS NOT NULL;
 CREATE TABLE hours (
     hour INTEGER NOT NULL, {", ".join(f'"{name}"' for name in DIMENSIONS)},
-    {", ".join(f"{name} INTEGER NOT NULL" for name in _SUMS)}
+    {", ".join(f"{name} INTEGER NOT NULL" for name in SUMS)}
 );
 CREATE UNIQUE INDEX uq_hours ON hours (hour, {", ".join(f'coalesce("{name}", -1)' for name in DIMENSIONS)});
-PRAGMA user_version = 1;
+PRAGMA user_version = {_VERSION};
 """
-_INSERT = f"INSERT OR IGNORE INTO records VALUES ({', '.join('?' * len(_NAMES))})"  # noqa: S608 (constants)
+_INSERT = f"INSERT OR IGNORE INTO records ({COLUMNS}) VALUES ({', '.join('?' * len(NAMES))})"  # noqa: S608 (constants)
 _ADD = (
-    f"INSERT INTO hours VALUES ({', '.join('?' * (1 + len(DIMENSIONS) + len(_SUMS)))}) "  # noqa: S608
-    f"ON CONFLICT DO UPDATE SET {', '.join(f'{name} = {name} + excluded.{name}' for name in _SUMS)}"
+    f"INSERT INTO hours ({_HOURS}) VALUES ({', '.join('?' * (1 + len(DIMENSIONS) + len(SUMS)))}) "  # noqa: S608
+    f"ON CONFLICT DO UPDATE SET {', '.join(f'{name} = {name} + excluded.{name}' for name in SUMS)}"
 )
 
 
@@ -67,11 +70,12 @@ class DayFiles:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._bodies = BodyFiles(folder / "bodies")
 
     def write(self, records: Iterable[Record]) -> int:
         """Add records; those that are there stay as they are. Returns how many were new.
 
-        Raises sqlite3.Error, and then of each day all or nothing is written.
+        Raises UnavailableError, and then of each day all or nothing is written.
         """
         days: dict[int, list[Record]] = defaultdict(list)
         for record in records:
@@ -86,7 +90,7 @@ class DayFiles:
             if last is not None and first_id(day * DAY_MS) >= last:
                 continue
             with self._open(day) as db:
-                rows, scanned_to = _search(db, wanted, last, limit + 1 - len(found))
+                rows, scanned_to = search(db, wanted, last, limit + 1 - len(found))
             found += rows
             if len(found) > limit:
                 return Page(tuple(found[:limit]), found[limit - 1].id)
@@ -101,36 +105,75 @@ class DayFiles:
         if not self.path(day).exists():
             return None
         with self._open(day) as db:
-            row = db.execute("SELECT * FROM records WHERE id = ?", (raw,)).fetchone()
-        return None if row is None else _record(row)
+            query = f"SELECT {COLUMNS} FROM records WHERE id = ?"  # noqa: S608 (constants)
+            row = db.execute(query, (raw,)).fetchone()
+        return None if row is None else record_of(row)
 
     def facets(self, wanted: Filter, dimension: str, most: int = 100) -> list[Facet]:
-        """The values of a field with the most requests; whole hours, and without `text` and `least_us`."""
+        """The values of a field with the most requests; whole hours, and only what is exact in the filter."""
         if dimension not in DIMENSIONS:
             raise ValueError(f"`{dimension}` is none of {', '.join(DIMENSIONS)}")
-        sums: dict[Any, int] = defaultdict(int)
-        where, values = _where_hours(wanted)
-        query = f'SELECT "{dimension}", sum(requests) FROM hours {where} GROUP BY 1'  # noqa: S608
+        counts: dict[Any, int] = defaultdict(int)
+        where, values = where_hours(wanted)
+        query = f'SELECT "{dimension}", sum(requests) FROM hours {where} GROUP BY 1'  # noqa: S608 (constants)
         for day in self._days(wanted):
             with self._open(day) as db:
                 for value, requests in db.execute(query, values):
-                    sums[value] += requests
-        first = sorted(sums.items(), key=lambda item: -item[1])[:most]
+                    counts[value] += requests
+        first = sorted(counts.items(), key=lambda item: -item[1])[:most]
         return [Facet(value, requests) for value, requests in first]
 
-    def hours(self, wanted: Filter) -> list[Hour]:
-        """Sums by the hour, the oldest first; without `text` and `least_us`."""
-        where, values = _where_hours(wanted)
-        query = (
-            f"SELECT hour, sum(requests), sum(CASE WHEN status >= {_FIRST_4XX} OR code IS NOT NULL "  # noqa: S608
-            "THEN requests ELSE 0 END), sum(prompt_tokens), sum(completion_tokens), sum(micros), "
-            f"sum(duration_us) FROM hours {where} GROUP BY hour ORDER BY hour"
-        )
-        found = []
+    def hours(self, wanted: Filter) -> list[Sum]:
+        """Sums by the hour, the oldest first."""
+        return self.sums(wanted, interval="hour")
+
+    def sums(
+        self,
+        wanted: Filter,
+        by: Sequence[str] = (),
+        interval: Interval | None = None,
+        most: int = MOST_SUMS,
+    ) -> list[Sum]:
+        """Sums by these fields, and by time; whole hours, and only what is exact in the filter.
+
+        Of more than `most` rows the first ones, by time.
+        """
+        if not set(by) <= set(DIMENSIONS):
+            raise ValueError(f"expected some of {', '.join(DIMENSIONS)}")
+        where, values = where_hours(wanted)
+        step = INTERVALS[interval] if interval is not None else 0
+        parts = [f"hour / {step} * {step}" if step else "0", *(f'"{name}"' for name in by)]
+        parts += [f"sum(CASE WHEN status >= {_FIRST_4XX} OR code IS NOT NULL THEN requests ELSE 0 END)"]
+        parts += [f"sum({name})" for name in SUMS]
+        groups = ", ".join(str(number) for number in range(1, len(by) + 2))
+        query = f"SELECT {', '.join(parts)} FROM hours {where} GROUP BY {groups}"  # noqa: S608 (constants)
+        found: dict[tuple[Any, ...], list[int]] = {}
         for day in self._days(wanted):
             with self._open(day) as db:
-                found += [_hour(row) for row in db.execute(query, values)]
-        return found
+                for row in db.execute(query, values):
+                    key, numbers = row[: len(by) + 1], row[len(by) + 1 :]
+                    known = found.get(key, [0] * len(numbers))
+                    found[key] = [a + b for a, b in zip(known, numbers, strict=True)]
+            if step and len(found) > most:
+                # Later days have later rows only.
+                break
+            if len(found) > MOST_SUMS:
+                raise InvalidError("by", f"there are more than {MOST_SUMS} of these; ask for less time")
+        rows = [_sum(key, numbers, timed=bool(step)) for key, numbers in found.items()]
+        return sorted(rows, key=order_of)[:most]
+
+    def delete_of(self, workspace: str, before: int) -> int:
+        """Delete what a workspace has from days that ended before a time. Its sums stay. Returns how many."""
+        deleted = 0
+        some = f"SELECT id FROM records INDEXED BY ix_workspace WHERE workspace = ? LIMIT {_DELETED}"  # noqa: S608
+        query = f"DELETE FROM records WHERE id IN ({some})"  # noqa: S608 (constants)
+        for day in self._all_days():
+            if (day + 1) * DAY_MS > before:
+                break
+            with self._open(day) as db:
+                while count := db.execute(query, (workspace,)).rowcount:
+                    deleted += count
+        return deleted
 
     def delete_before(self, at: int) -> int:
         """Delete the days that ended before a time. Returns how many."""
@@ -144,6 +187,21 @@ class DayFiles:
                 self.path(day).rename(self.path(day).with_suffix(".deleted"))
         Thread(target=self._unlink_deleted, name="usage-retention").start()
         return len(old)
+
+    def keep(self, bodies: Iterable[Body]) -> None:
+        """Keep requests and answers, apart from their records. Raises UnavailableError."""
+        self._bodies.write(bodies)
+
+    def body(self, workspace: str, id: str) -> Body | None:
+        """What is kept of one request. Raises ValueError for what is no id."""
+        return self._bodies.one(workspace, id)
+
+    def delete_bodies(self, before: Mapping[str, int]) -> int:
+        """Delete what ended before a workspace's time; all of one without. Returns how many files."""
+        return self._bodies.delete(before)
+
+    def close(self) -> None:
+        """Nothing stays open."""
 
     def _unlink_deleted(self) -> None:
         for path in self._folder.glob("usage-*.deleted"):
@@ -168,8 +226,14 @@ class DayFiles:
 
     @contextmanager
     def _open(self, day: int) -> Iterator[sqlite3.Connection]:
-        with closing(sqlite3.connect(self.path(day), timeout=_BUSY_MS / 1000, isolation_level=None)) as db:
-            yield db
+        try:
+            with closing(
+                sqlite3.connect(self.path(day), timeout=_BUSY_MS / 1000, isolation_level=None)
+            ) as db:
+                _bring_up(db)
+                yield db
+        except sqlite3.Error as error:
+            raise UnavailableError(_reason(error)) from None
 
     def _write_day(self, day: int, records: Sequence[Record]) -> int:
         self._make(day)
@@ -197,10 +261,41 @@ class DayFiles:
                 if db.execute("PRAGMA user_version").fetchone()[0]:
                     return
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.touch(mode=0o600)
-        with self._open(day) as db:
+        # Under another name until it is whole: readers take what has the name of a day.
+        new = path.with_suffix(".new")
+        new.unlink(missing_ok=True)
+        new.touch(mode=0o600)
+        with closing(sqlite3.connect(new, isolation_level=None)) as db:
             db.execute("PRAGMA journal_mode = WAL")
             db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
+        new.rename(path)
+
+
+def _bring_up(db: sqlite3.Connection) -> None:
+    """A file of an older version gets the columns that it lacks."""
+    for table, names, kind in (("records", NAMES, ""), ("hours", SUMS, "INTEGER NOT NULL DEFAULT 0")):
+        known = {row[1] for row in db.execute(f"PRAGMA table_info({table})")}
+        missing = [name for name in names if name not in known]
+        if not known or not missing:
+            continue
+        db.execute("BEGIN IMMEDIATE")
+        for name in missing:
+            # Another process may have been faster.
+            with suppress(sqlite3.OperationalError):
+                db.execute(f'ALTER TABLE {table} ADD COLUMN "{name}" {kind}')
+        db.execute("COMMIT")
+
+
+def _reason(error: sqlite3.Error) -> str:
+    """What an operator can act on."""
+    said = str(error).lower()
+    if "locked" in said:
+        return "The usage records are locked by another transaction. Try again shortly."
+    if "full" in said:
+        return "The disk of the usage records is full."
+    if "malformed" in said or "not a database" in said:
+        return "A file of usage records is damaged: move it away, or restore a backup."
+    return "The usage records cannot be read or written: check the rights of the data directory."
 
 
 def _known(db: sqlite3.Connection, ids: list[bytes]) -> Iterator[bytes]:
@@ -211,134 +306,26 @@ def _known(db: sqlite3.Connection, ids: list[bytes]) -> Iterator[bytes]:
 
 
 def _row(raw: bytes, record: Record) -> tuple[Any, ...]:
-    return (raw, *(getattr(record, name) for name in _NAMES[1:]))
+    return (raw, *(getattr(record, name) for name in NAMES[1:]))
 
 
-def _record(row: Sequence[Any]) -> Record:
-    values = dict(zip(_NAMES, row, strict=True))
-    values["id"] = id_text(values["id"])
-    values["stream"] = bool(values["stream"])
-    if values["source"] not in _SOURCES:
-        values["source"] = "estimated"
-    return Record(**values)
+def _sum(key: Sequence[Any], numbers: Sequence[int], *, timed: bool) -> Sum:
+    at, *of = key
+    failed, *rest = numbers
+    sums = dict(zip(SUMS, rest, strict=True))
+    return Sum(at=at * HOUR_MS if timed else None, of=tuple(of), failed=failed, **sums)
 
 
 def _sums(rows: dict[bytes, Record]) -> list[tuple[Any, ...]]:
     """The records as additions to the hours: few rows, however many records."""
-    sums: dict[tuple[Any, ...], list[int]] = defaultdict(lambda: [0] * len(_SUMS))
+    sums: dict[tuple[Any, ...], list[int]] = defaultdict(lambda: [0] * len(SUMS))
     for raw, record in rows.items():
         hour = time_of(raw) // HOUR_MS
         entry = sums[(hour, *(getattr(record, name) for name in DIMENSIONS))]
         entry[0] += 1
-        for number, name in enumerate(_SUMS[1:], 1):
+        for number, name in enumerate(SUMS[1:], 1):
             entry[number] += getattr(record, name)
     return [(*key, *entry) for key, entry in sums.items()]
-
-
-def _hour(row: Sequence[int]) -> Hour:
-    hour, requests, failed, prompt, completion, micros, duration = row
-    return Hour(
-        at=hour * HOUR_MS,
-        requests=requests,
-        failed=failed,
-        prompt_tokens=prompt,
-        completion_tokens=completion,
-        micros=micros,
-        duration_us=duration,
-    )
-
-
-def _conditions(wanted: Filter) -> tuple[list[str], list[Any]]:
-    """What records and hours have in common."""
-    parts: list[str] = []
-    values: list[Any] = []
-    for name in DIMENSIONS:
-        value = getattr(wanted, name)
-        if value is not None:
-            parts.append(f'"{name}" = ?')
-            values.append(value)
-    if wanted.failed or wanted.text is not None:
-        # Every failure has a code, and only failures have a text.
-        parts.append("code IS NOT NULL")
-    return parts, values
-
-
-def _where_hours(wanted: Filter) -> tuple[str, list[Any]]:
-    parts, values = _conditions(wanted)
-    if wanted.since is not None:
-        parts.append("hour >= ?")
-        values.append(wanted.since // HOUR_MS)
-    if wanted.until is not None:
-        parts.append("hour < ?")
-        values.append(-(-wanted.until // HOUR_MS))
-    return (f"WHERE {' AND '.join(parts)}" if parts else ""), values
-
-
-def _search(
-    db: sqlite3.Connection, wanted: Filter, below: bytes | None, limit: int
-) -> tuple[list[Record], bytes | None]:
-    """At most `limit` records of one day; and where the search stopped, if it did before the end."""
-    floor = first_id(wanted.since) if wanted.since is not None else b""
-    top = first_id(wanted.until) if wanted.until is not None else b"\xff"
-    top = top if below is None else min(top, below)
-    found: list[Record] = []
-    scanned = 0
-    for start, end in _ranges(db, wanted, floor, top):
-        rest = top if end is None else min(top, end)
-        parts, values = _conditions(wanted)
-        where = " AND ".join(["id < ?", "id >= ?", *parts])
-        # Few requests fail: their own index is a walk past all the others.
-        table = "records INDEXED BY ix_failed" if "code" in where else "records"
-        rows = f"SELECT * FROM {table} WHERE {where} ORDER BY id DESC"  # noqa: S608 (constants)
-        values = [rest, max(floor, start), *values]
-        if wanted.is_exact:
-            found += map(_record, db.execute(f"{rows} LIMIT ?", [*values, limit - len(found)]))
-        else:
-            # The rows that are looked at are counted, not those that are found: a search for what is not
-            # there must end, too.
-            most = SCANNED - scanned
-            # What is searched stands in the index of the failed: only what is found is read as a row.
-            looked = rows.replace("*", "id, error, duration_us", 1) + " LIMIT ?"
-            count, last = db.execute(f"SELECT count(*), min(id) FROM ({looked})", [*values, most]).fetchone()  # noqa: S608
-            scanned += count
-            fine, more = _fine_conditions(wanted)
-            hits = f"SELECT id FROM ({looked}) WHERE {fine} LIMIT ?"  # noqa: S608
-            query = f"SELECT * FROM records WHERE id IN ({hits}) ORDER BY id DESC"  # noqa: S608
-            found += map(_record, db.execute(query, [*values, most, *more, limit - len(found)]))
-            if scanned >= SCANNED and len(found) < limit:
-                return found, last
-        if len(found) >= limit:
-            break
-    return found, None
-
-
-def _fine_conditions(wanted: Filter) -> tuple[str, list[Any]]:
-    """What no index knows."""
-    parts: list[str] = []
-    values: list[Any] = []
-    if wanted.least_us is not None:
-        parts.append("duration_us >= ?")
-        values.append(wanted.least_us)
-    if wanted.text is not None:
-        literal = wanted.text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-        parts.append("error LIKE ? ESCAPE '\\'")
-        values.append(f"%{literal}%")
-    return " AND ".join(parts), values
-
-
-def _ranges(
-    db: sqlite3.Connection, wanted: Filter, floor: bytes, top: bytes
-) -> Iterator[tuple[bytes, bytes | None]]:
-    """Where to look, the newest first: only the hours that have what is asked for."""
-    parts, values = _conditions(wanted)
-    if not parts:
-        yield floor, None
-        return
-    query = f"SELECT DISTINCT hour FROM hours WHERE {' AND '.join(parts)} ORDER BY hour DESC"  # noqa: S608
-    for (hour,) in db.execute(query, values).fetchall():
-        start, end = first_id(hour * HOUR_MS), first_id((hour + 1) * HOUR_MS)
-        if start < top and end > floor:
-            yield start, end
 
 
 def _date(day: int) -> str:

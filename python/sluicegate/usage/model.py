@@ -1,21 +1,24 @@
 """The usage record: what is known of one admitted request, in the journal and in the database."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import msgspec
 from msgspec import Meta, Struct
 
 __all__ = [
     "CLOSED",
+    "DAY_MS",
+    "DIMENSIONS",
+    "HOUR_MS",
     "INTERRUPTED",
     "MICROS",
     "OPENED",
     "Facet",
     "Filter",
-    "Hour",
     "Page",
     "Record",
     "Source",
+    "Sum",
     "decode",
     "encode",
     "id_bytes",
@@ -25,6 +28,25 @@ __all__ = [
 ]
 
 MICROS = 1_000_000
+DAY_MS = 86_400_000
+HOUR_MS = 3_600_000
+# What the hourly figures are kept by, and what may be a facet.
+DIMENSIONS = ("workspace", "key", "assistant", "model", "upstream", "status", "code")
+SUMS = (
+    "requests",
+    "prompt_tokens",
+    "completion_tokens",
+    "cached_tokens",
+    "reasoning_tokens",
+    "micros",
+    "duration_us",
+)
+# Rows of sums that are given at most, the oldest first: names of models come from clients.
+MOST_SUMS = 50_000
+# Beyond so many rows a search for a text or a duration stops and says where to go on.
+SCANNED = 20_000
+# Of tokens and millionths in one record, so that sums of half a million of them fit both databases.
+LARGEST = 1 << 44
 # Kinds of records in the journal.
 OPENED = 1
 CLOSED = 2
@@ -35,6 +57,7 @@ INTERRUPTED = "interrupted"
 
 # Where the token counts come from.
 Source = Literal["upstream", "counted", "estimated"]
+SOURCES: tuple[Source, ...] = get_args(Source)
 
 _PREFIX = "req_"
 _ID_BYTES = 14
@@ -83,6 +106,11 @@ class Record(Struct, frozen=True, array_like=True, kw_only=True, gc=False):
     # What was reserved of budgets: tokens and millionths; corrected where a crash has charged it.
     reserved_tokens: int = 0
     reserved_micros: int = 0
+    # What thinking did that is wrong: «not_off», «ate_all».
+    thinking: str | None = None
+    # 0 to 100 of an answer whose assistant wants a score, and the checks that failed.
+    score: int | None = None
+    failed_checks: str | None = None
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -126,6 +154,11 @@ def first_id(at_ms: int) -> bytes:
     return (max(at_ms, 0) * 1_000_000).to_bytes(_TIME_BYTES, "big") + bytes(_ID_BYTES - _TIME_BYTES)
 
 
+def bounded(value: int) -> int:
+    """A number of tokens or millionths that may be summed: an upstream may say any."""
+    return min(value, LARGEST)
+
+
 def interrupted(opened: Record) -> Record:
     """How a request is closed whose process died: its prompt was sent, of its answer nobody knows."""
     return msgspec.structs.replace(
@@ -148,13 +181,15 @@ class Filter(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     # Only those that failed.
     failed: bool = False
     least_us: int | None = None
+    most_us: int | None = None
     # Anywhere in the error's text, without case.
     text: Annotated[str, Meta(max_length=200)] | None = None
+    conversation: str | None = None
 
     @property
     def is_exact(self) -> bool:
         """The hourly figures know all that is asked for."""
-        return self.least_us is None and self.text is None
+        return (self.least_us, self.most_us, self.text, self.conversation) == (None, None, None, None)
 
 
 class Page(Struct, frozen=True):
@@ -171,13 +206,29 @@ class Facet(Struct, frozen=True):
     requests: int
 
 
-class Hour(Struct, frozen=True, kw_only=True):
-    """Sums of one hour; `at`: when it began, in milliseconds since 1970."""
+class Sum(Struct, frozen=True, kw_only=True):
+    """What some requests used together.
 
-    at: int
-    requests: int
-    failed: int
-    prompt_tokens: int
-    completion_tokens: int
-    micros: int
-    duration_us: int
+    `at`: when their hour or day (UTC) began, in milliseconds since 1970; `of`: what they have in common, in
+    the order that was asked for.
+    """
+
+    at: int | None = None
+    of: tuple[str | int | None, ...] = ()
+    requests: int = 0
+    failed: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    micros: int = 0
+    duration_us: int = 0
+
+
+def order_of(found: Sum) -> tuple[int, list[str]]:
+    """By time, then by what they have in common."""
+    return found.at or 0, ["" if part is None else str(part) for part in found.of]
+
+
+Interval = Literal["hour", "day"]
+INTERVALS: dict[Interval, int] = {"hour": 1, "day": 24}

@@ -1,18 +1,27 @@
 """The one record of each request, written when its end is known and before its last bytes leave."""
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from msgspec import Struct
 
 from sluicegate import errors
 from sluicegate.clock import monotonic
+from sluicegate.engine import phases
 from sluicegate.telemetry.logs import Log
-from sluicegate.usage.model import Record, Source
+from sluicegate.usage.bodies import Body, Copy
+from sluicegate.usage.closed import record_of
+from sluicegate.usage.model import Record, bounded
 from sluicegate.usage.prices import FREE, Price
+from sluicegate.usage.tell import End, Teller, Used, observed
 
 if TYPE_CHECKING:
-    from sluicegate.engine import Outcome
+    from collections.abc import Callable
+
+    from sluicegate.engine import Failure, Outcome
     from sluicegate.errors import Header
+    from sluicegate.http.head import Head
+    from sluicegate.telemetry.trace import Forward, Trace
+    from sluicegate.usage.bodies import Bodies
     from sluicegate.usage.recorder import Recorder
 
 CLIENT_CLOSED = 499
@@ -26,6 +35,17 @@ class Held(Protocol):
 
     def settle(self, tokens: int, micros: int) -> None:
         """What was really used."""
+
+
+class Caller(Protocol):
+    """Who asks; `keys.model.Principal` is one."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def workspace(self) -> str: ...
 
 
 class Entry(Struct, gc=False):
@@ -45,15 +65,54 @@ class Entry(Struct, gc=False):
     assistant: str | None = None
     assistant_version: int | None = None
     client: str | None = None
+    conversation: str | None = None
     bytes_in: int = 0
+    # Of a plain answer; what was made of a stream is told by its outcome.
+    bytes_out: int = 0
     # Of the prompt, before an upstream has counted it.
     prompt_tokens: int = 0
     reserved_tokens: int = 0
     reserved_micros: int = 0
     # None until the request is admitted, and once it is settled.
     held: Held | None = None
+    copy: Copy | None = None
+    # The same of the upstream that is asked, where that has limits.
+    at_upstream: Held | None = None
     price: Price = FREE
     limit_headers: "list[Header]" = []
+    # When it had come through which stage; 0: it has not. `waited`: seconds, for all upstreams together.
+    known_at: float = 0.0
+    read_at: float = 0.0
+    planned_at: float = 0.0
+    admitted_at: float = 0.0
+    asked_at: float = 0.0
+    answered_at: float = 0.0
+    waited: float = 0.0
+    # The client wants to know of them.
+    timed: bool = False
+    trace: "Trace | None" = None
+    has_ended: bool = False
+
+    def answered(self, body: bytes) -> None:
+        """The whole answer of a call that is no stream."""
+        self.bytes_out = len(body)
+        if self.copy is not None:
+            self.copy.answered(body)
+
+    # What the last attempt said of thinking, and whether the core looks for some in its answer.
+    switch: Any = None
+    looks: bool = False
+    # What thinking did to the answer that is wrong.
+    thinking: str | None = None
+    # Scores a stream at its end.
+    grade: "Callable[[Outcome], None] | None" = None
+    # None: no score was asked for, or there is none.
+    score: int | None = None
+    failed_checks: str | None = None
+    # Of answers that were not good enough, and that nobody got.
+    spent_prompt: int = 0
+    spent_completion: int = 0
+    spent_micros: int = 0
 
     def record(self) -> Record:
         """As it stands while it is under way: the prompt is sent, and of the answer nobody knows."""
@@ -73,19 +132,57 @@ class Entry(Struct, gc=False):
             micros=self.price.cost(self.prompt_tokens, 0),
             bytes_in=self.bytes_in,
             client=self.client,
+            conversation=self.conversation,
             reserved_tokens=self.reserved_tokens,
             reserved_micros=self.reserved_micros,
         )
 
+    def overhead_us(self, closing: float, outcome: "Outcome | None") -> int:
+        """The gateway's own part: all but the waiting for the client's body and for upstreams."""
+        waited = self.waited
+        if self.asked_at > self.answered_at:
+            waited += closing - self.asked_at
+        elif outcome is not None:
+            # By the core's own clock: what the bridge adds to it is ours.
+            waited += outcome.duration_us / _MICROSECONDS - (self.answered_at - self.asked_at)
+        if self.known_at:
+            waited += (self.read_at or closing) - self.known_at
+        return max(int((closing - self.began - waited) * _MICROSECONDS), 0)
 
-class Used(NamedTuple):
-    """Tokens, and where their numbers come from."""
+    def readings(
+        self, closing: float, now: float
+    ) -> tuple[float, float, float, float, float, float, float, float, float, float]:
+        """As the core takes them."""
+        return (
+            self.began,
+            self.known_at,
+            self.read_at,
+            self.planned_at,
+            self.admitted_at,
+            self.asked_at,
+            self.answered_at,
+            self.waited,
+            closing,
+            now,
+        )
 
-    prompt: int
-    completion: int
-    cached: int = 0
-    reasoning: int = 0
-    source: Source = "estimated"
+    def phases_ms(self, closing: float, outcome: "Outcome | None") -> dict[str, float]:
+        """Of those that it has come to, but for the last, which goes on."""
+        known = phases(self.readings(closing, closing), outcome is not None)
+        return {name: took / 1000 for name, took in known[:-1]}
+
+    def timing(self) -> "tuple[Header, ...]":
+        """The phases up to the answer as `server-timing`, in milliseconds; only where the client asks."""
+        if not self.timed:
+            return ()
+        now = monotonic()
+        known = phases(self.readings(now, now), relayed=True)
+        shown = [f"{name};dur={took / 1000:g}" for name, took in known if name not in _AFTER]
+        return ((b"server-timing", ", ".join(shown).encode()),)
+
+
+# Not over when the headers leave.
+_AFTER = ("relay", "settle")
 
 
 _NOTHING = Used(0, 0)
@@ -94,12 +191,40 @@ _NOTHING = Used(0, 0)
 class Ledger:
     """Takes the records: into the journal, and as log lines, of failures always, of the rest if asked for."""
 
-    __slots__ = ("_log", "recorder")
+    __slots__ = ("_bodies", "_log", "_teller", "open_requests", "open_streams", "recorded", "recorder")
 
-    def __init__(self, log: Log, recorder: "Recorder | None" = None) -> None:
-        """`recorder`: None where no records are kept."""
+    def __init__(
+        self,
+        log: Log,
+        recorder: "Recorder | None" = None,
+        bodies: "Bodies | None" = None,
+        *,
+        teller: Teller | None = None,
+    ) -> None:
+        """`recorder`: None where no records are kept; `bodies`: where no workspace can keep any."""
         self._log = log
+        self._bodies = bodies
         self.recorder = recorder
+        self._teller = teller or Teller(log)
+        # Admitted ones that have not ended.
+        self.open_requests = 0
+        self.open_streams = 0
+        # Records that were written.
+        self.recorded = 0
+
+    def identified(self, entry: Entry, caller: Caller, head: "Head") -> None:
+        """Somebody was let in."""
+        entry.principal = caller.name
+        entry.workspace, entry.key = caller.workspace, caller.id
+        self._teller.begin(entry, head)
+
+    def asked(self, entry: Entry, origin: str, forward: "Forward") -> "Forward":
+        """An upstream is about to be asked: what is passed on to it of the client's headers."""
+        return self._teller.asked(entry, origin, forward)
+
+    def call_failed(self, entry: Entry, failure: "Failure") -> None:
+        """An upstream was asked in vain."""
+        self._teller.tell_failed_call(entry, failure)
 
     def check(self) -> None:
         """Raises 503 where no request may begin, because its record could not be kept."""
@@ -109,6 +234,8 @@ class Ledger:
     def opened(self, entry: Entry, held: Held) -> None:
         """The request is admitted: from here on it has a record, however it ends."""
         entry.held = held
+        self.open_requests += 1
+        self.open_streams += entry.stream
         if self.recorder is not None:
             self.recorder.opened(entry.request_id, entry)
 
@@ -127,6 +254,8 @@ class Ledger:
 
     def settled(self, entry: Entry, outcome: "Outcome | None") -> None:
         """An answer has ended; None: its task ended in another way, and so for the client."""
+        if entry.grade is not None and outcome is not None:
+            entry.grade(outcome)
         failure = None if outcome is None else outcome.failure
         used = used_of(entry, outcome)
         if failure is not None and failure.cause != "client_closed":
@@ -151,56 +280,62 @@ class Ledger:
         outcome: "Outcome | None",
         message: str | None,
     ) -> None:
-        held, entry.held = entry.held, None
-        if held is None:
-            # Never admitted, or settled before.
+        if entry.has_ended:
             return
-        prompt, completion, cached, reasoning, source = used
-        micros = entry.price.cost(prompt, completion, cached)
-        held.settle(prompt + completion, micros)
+        entry.has_ended = True
+        held, entry.held = entry.held, None
+        closing = monotonic()
+        cost = entry.price.cost(used.prompt, used.completion, used.cached)
+        micros = bounded(cost + entry.spent_micros)
+        if entry.spent_prompt or entry.spent_completion:
+            prompt, completion = used.prompt + entry.spent_prompt, used.completion + entry.spent_completion
+            used = used._replace(prompt=prompt, completion=completion)
+        end = End(status, code, used, outcome, micros, closing, entry.overhead_us(closing, outcome))
+        # None: it was never admitted.
+        if held is not None:
+            self._settle(entry, held, end, message)
+        self._teller.tell(entry, end)
+
+    def _settle(self, entry: Entry, held: Held, end: End, message: str | None) -> None:
+        self.open_requests -= 1
+        self.open_streams -= entry.stream
+        tokens = end.used.prompt + end.used.completion
+        held.settle(tokens, end.micros)
+        if entry.at_upstream is not None:
+            entry.at_upstream.settle(tokens, end.micros)
+            entry.at_upstream = None
         if self.recorder is None:
             return
-        took = int((monotonic() - entry.began) * _MICROSECONDS)
-        self.recorder.closed(
-            Record(
-                id=entry.request_id,
-                workspace=entry.workspace,
-                key=entry.key,
-                operation=entry.operation,
-                stream=entry.stream,
-                model=entry.model or "",
-                assistant=entry.assistant,
-                assistant_version=entry.assistant_version,
-                upstream=entry.upstream,
-                upstream_model=entry.upstream_model,
-                status=status,
-                code=code,
-                error=message,
-                attempts=entry.attempts,
-                prompt_tokens=prompt,
-                completion_tokens=completion,
-                cached_tokens=cached,
-                reasoning_tokens=reasoning,
-                source=source,
-                micros=micros,
-                first_us=None if outcome is None else outcome.first_event_us,
-                duration_us=took,
-                overhead_us=took if outcome is None else max(took - outcome.duration_us, 0),
-                bytes_in=entry.bytes_in,
-                bytes_out=0 if outcome is None else outcome.bytes_in,
-                client=entry.client,
-                finish=_finish(outcome),
-            )
+        if entry.copy is not None:
+            self._keep(entry, entry.copy, end.outcome)
+        self.recorded += 1
+        self.recorder.closed(record_of(entry, end, message))
+
+    def _keep(self, entry: Entry, copy: Copy, outcome: "Outcome | None") -> None:
+        if self._bodies is None:
+            return
+        if outcome is not None and outcome.answer is not None:
+            copy.answered(outcome.answer)
+        made = Body(
+            id=entry.request_id,
+            workspace=entry.workspace,
+            request=copy.request,
+            answer=copy.answer,
+            cut=copy.cut,
         )
+        self._bodies.put(made)
 
     def _write(self, entry: Entry, status: int, code: str | None, outcome: "Outcome | None") -> None:
         ordinary = code in (None, "client_closed") or (status < _FIRST_5XX and outcome is None)
         write = self._log.info if ordinary else self._log.warning
+        now = monotonic()
         write(
             "request",
             request_id=entry.request_id,
             operation=entry.operation,
+            workspace=entry.workspace,
             key=entry.principal,
+            assistant=entry.assistant,
             model=entry.model,
             upstream=entry.upstream,
             upstream_model=entry.upstream_model,
@@ -208,8 +343,14 @@ class Ledger:
             attempts=entry.attempts,
             status=status,
             code=code,
-            ms=round((monotonic() - entry.began) * 1000, 3),
-            **_observed(outcome),
+            ms=round((now - entry.began) * 1000, 3),
+            own_ms=entry.overhead_us(now, outcome) / 1000,
+            phases_ms=entry.phases_ms(now, outcome),
+            **({} if entry.trace is None else {"trace_id": entry.trace.id}),
+            thinking=entry.thinking,
+            score=entry.score,
+            failed_checks=entry.failed_checks,
+            **observed(outcome),
         )
 
 
@@ -220,25 +361,7 @@ def used_of(entry: Entry, outcome: "Outcome | None") -> Used:
     prompt, completion = outcome.prompt_tokens, outcome.completion_tokens
     if prompt is None or outcome.usage_suspect:
         # An event of a stream has a token or a little more; a plain answer has four bytes a token.
-        seen = outcome.events if entry.stream else outcome.bytes_in // 4
+        seen = outcome.events if entry.stream and outcome.events else outcome.bytes_in // 4
         return Used(entry.prompt_tokens, seen)
     cached, reasoning = outcome.cached_tokens or 0, outcome.reasoning_tokens or 0
     return Used(prompt, completion or 0, cached, reasoning, "upstream")
-
-
-def _finish(outcome: "Outcome | None") -> str | None:
-    return outcome.finish_reasons[0] if outcome is not None and outcome.finish_reasons else None
-
-
-def _observed(outcome: "Outcome | None") -> dict[str, object]:
-    if outcome is None:
-        return {}
-    first = outcome.first_event_us
-    return {
-        "first_event_ms": None if first is None else first / 1000,
-        "prompt_tokens": outcome.prompt_tokens,
-        "completion_tokens": outcome.completion_tokens,
-        "usage_suspect": outcome.usage_suspect,
-        "finish": outcome.finish_reasons,
-        "events": outcome.events,
-    }

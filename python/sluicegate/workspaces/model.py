@@ -52,6 +52,18 @@ class ContextWindow(Struct, frozen=True):
         return f"{self.percent}%" if self.percent is not None else str(self.tokens)
 
 
+class BodyRules(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Whether requests and answers are kept for the log: what people write, so only where it is wanted."""
+
+    # 0: not at all.
+    days: Annotated[int, Meta(ge=0, le=365)] = 0
+    # Of a request, and of an answer.
+    max_bytes: Annotated[int, Meta(ge=256, le=1024 * 1024)] = 64 * 1024
+
+
+NO_BODIES = BodyRules()
+
+
 class WorkspaceSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What an operator or a workspace's admin sets. None: no rule of this workspace."""
 
@@ -72,6 +84,7 @@ class WorkspaceSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only
     budget: Budget = NO_BUDGET
     # Days that conversations and request logs are kept; 0: not at all.
     retention_days: Days | None = None
+    bodies: BodyRules = NO_BODIES
 
     @property
     def window(self) -> ContextWindow | None:

@@ -1,5 +1,6 @@
 """Workspaces in the database."""
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
@@ -68,6 +69,13 @@ async def entries(view: View, page: PageQuery = FIRST, *, name: str = "") -> Pag
         query = query.where(contains(_table.c.id, name) | contains(_table.c.name, name))
     rows = (await view.execute(paged(query, _table.c.id, page))).all()
     return page_of([_workspace(row) for row in rows], [row.id for row in rows], page)
+
+
+async def every(view: View) -> AsyncIterator[Workspace]:
+    """All of them."""
+    query = select(_table).where(_alive, _table.c.id != PLATFORM)
+    for row in (await view.execute(query)).all():
+        yield _workspace(row)
 
 
 async def replace(

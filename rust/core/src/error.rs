@@ -103,6 +103,10 @@ pub enum Error {
     Cancelled,
     /// The worker stops and the grace period is over.
     Shutdown,
+    /// The key of the request was revoked while it was answered.
+    KeyRevoked,
+    /// The key of the request, or its replaced secret, came to its end while it was answered.
+    KeyExpired,
     /// A panic in our own code, contained.
     Internal,
 }
@@ -193,6 +197,8 @@ impl Error {
             Error::Encoding(_) => "upstream_encoding_error",
             Error::Cancelled => "client_closed",
             Error::Shutdown => "server_shutdown",
+            Error::KeyRevoked => "api_key_revoked",
+            Error::KeyExpired => "api_key_expired",
             Error::Internal => "internal_error",
         }
     }
@@ -207,6 +213,7 @@ impl Error {
             Error::InBand(said) => in_band_status(said),
             Error::Cancelled => 499,
             Error::Shutdown => 503,
+            Error::KeyRevoked | Error::KeyExpired => 401,
             Error::Internal => 500,
             _ => 502,
         }
@@ -225,7 +232,13 @@ impl Error {
             Error::InvalidUtf8 | Error::InvalidEvent | Error::InvalidAnswer | Error::Encoding(_) => true,
             Error::EventTooLarge { .. } | Error::AnswerTooLarge { .. } => false,
             Error::Cancelled | Error::Shutdown | Error::Internal => false,
+            Error::KeyRevoked | Error::KeyExpired => false,
         }
+    }
+
+    /// Was the call told to stop, by this side?
+    pub fn stops_call(&self) -> bool {
+        matches!(self, Error::Cancelled | Error::Shutdown | Error::KeyRevoked | Error::KeyExpired)
     }
 
     /// Does it say something about the health of the upstream (and not of this one request)?
@@ -256,6 +269,7 @@ impl Error {
                 Some(false)
             }
             Error::EventTooLarge { .. } | Error::AnswerTooLarge { .. } => Some(false),
+            Error::KeyRevoked | Error::KeyExpired => Some(false),
             _ => None,
         }
     }
@@ -316,6 +330,8 @@ impl Error {
             Error::Encoding(what) => format!("The upstream's content encoding cannot be accepted: {what}."),
             Error::Cancelled => "The client closed the request.".into(),
             Error::Shutdown => "The gateway is shutting down; send the request again.".into(),
+            Error::KeyRevoked => "The API key of this request was revoked, or its workspace deleted, before the answer was complete. Use another key.".into(),
+            Error::KeyExpired => "The API key of this request has expired, or was replaced and its grace period is over, before the answer was complete. Use a new one.".into(),
             Error::Internal => "The gateway failed to handle this answer. The error is logged with the request id.".into(),
         }
     }

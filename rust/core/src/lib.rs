@@ -11,6 +11,8 @@ pub mod inline;
 pub mod journal;
 pub mod json;
 pub mod launch;
+pub mod quality;
+pub mod pace;
 pub mod relay;
 pub mod responses;
 pub mod shared;

@@ -3,8 +3,9 @@
 //! Events are forwarded as the bytes they came in; two things are spliced, the model's name and the usage that
 //! the client did not ask for. `Finished` is reached through a terminal marker only.
 
-use crate::chat::observe::{Edit, Invalid, Observed, Rules};
+use crate::chat::observe::{Chunk, Edit, Invalid, Observed, Rules};
 use crate::chat::template::Template;
+use crate::chat::thoughts::{Filter, Shown, Thinking};
 use crate::chat::{answer, convert, Operation};
 use crate::error::Error;
 use crate::responses::{Closing, Native, Shape, Shaper};
@@ -25,6 +26,8 @@ pub struct Plan {
     pub keep: bool,
     /// The client gets a response of the Responses API instead of chunks.
     pub shape: Option<Arc<Shape>>,
+    /// What becomes of the thinking; `None`: it passes as it is.
+    pub thinking: Option<Thinking>,
     /// The client did not ask for usage: remove it from chunks, and the chunk that only carries it.
     pub hide_usage: bool,
     /// How many choices were asked for (`n`): an answer with fewer is not complete.
@@ -106,6 +109,9 @@ struct Reader {
     template: Template,
     /// The edits of the template.
     template_edits: Vec<Edit>,
+    /// The template's text is thinking.
+    template_thinks: bool,
+    thoughts: Option<Box<Filter>>,
     /// Makes a response of it.
     shaper: Option<Box<Shaper>>,
     /// It is a response already.
@@ -126,6 +132,8 @@ impl Relay {
     pub fn new(plan: Plan) -> Self {
         let is_native = plan.operation == Operation::Responses;
         let (native, shape) = if is_native { (plan.shape, None) } else { (None, plan.shape) };
+        let shows_usage = !plan.hide_usage && shape.is_none();
+        let thinking = plan.thinking.filter(|_| plan.operation == Operation::Chat);
         Relay {
             state: State::Connecting,
             decoder: Decoder::new(plan.max_event_bytes),
@@ -140,6 +148,8 @@ impl Relay {
                 edits: Vec::new(),
                 template: Template::default(),
                 template_edits: Vec::new(),
+                template_thinks: false,
+                thoughts: thinking.map(|wanted| Box::new(Filter::new(wanted, shows_usage))),
                 shaper: shape.map(|shape| Box::new(Shaper::new(shape))),
                 native: native.map(|shape| Box::new(Native::new(shape))),
             },
@@ -183,6 +193,7 @@ impl Relay {
             self.reader.observed.bytes += taken as u64;
             let before = out.len();
             let mut result = self.take(&bytes[..taken], out, &mut progress);
+            self.reader.observed.sent += (out.len() - before) as u64;
             if let Some(kept) = &mut self.kept {
                 kept.extend_from_slice(&out[before..]);
             }
@@ -226,11 +237,19 @@ impl Relay {
     /// The upstream's body ended cleanly. Without a marker that is an error: SDKs end silently, so nobody would
     /// learn that the rest is missing.
     pub fn end(&mut self, out: &mut Vec<u8>) -> Result<(), Error> {
+        let before = out.len();
+        let result = self.close(out);
+        self.reader.observed.sent += (out.len() - before) as u64;
+        result
+    }
+
+    fn close(&mut self, out: &mut Vec<u8>) -> Result<(), Error> {
         if self.state == State::Finished {
             return Ok(());
         }
         let observed = &self.reader.observed;
         if !self.state.is_final() && observed.all_finished(self.choices) {
+            // Every choice has its finish, so that no text is held back.
             match &mut self.reader.shaper {
                 Some(shaper) => shaper.finish(out),
                 None => out.extend_from_slice(encode::DONE),
@@ -263,11 +282,13 @@ impl Relay {
         }
         self.state = State::Failed;
         self.reported = true;
+        let before = out.len();
         match (&mut self.reader.shaper, &mut self.reader.native) {
             (Some(shaper), _) => shaper.fail(error, out),
             (_, Some(native)) => native.fail(error, out),
             _ => encode::error(error, out),
         }
+        self.reader.observed.sent += (out.len() - before) as u64;
     }
 
     /// How the answer ended, where it is kept or shaped: once, and after its end only.
@@ -278,7 +299,8 @@ impl Relay {
         if let Some(native) = &mut self.reader.native {
             return native.take_closing();
         }
-        let kept = self.kept.take().filter(|_| self.state == State::Finished)?;
+        // Also what came before an answer broke off.
+        let kept = self.kept.take().filter(|kept| self.state.is_final() && !kept.is_empty())?;
         convert::joined(&kept).map(|response| Closing { response, event: Vec::new() })
     }
 }
@@ -308,6 +330,10 @@ impl Reader {
             return Ok(Step::Blank);
         }
         if data == b"[DONE]" {
+            let held = self.thoughts.as_mut().and_then(|thoughts| thoughts.flush(&mut self.observed));
+            if let Some(held) = held {
+                self.write_changed(None, &held, out)?;
+            }
             match &mut self.shaper {
                 Some(shaper) => shaper.finish(out),
                 None => event.write_raw(out),
@@ -324,16 +350,46 @@ impl Reader {
         if self.rules.drops(&chunk) {
             return Ok(Step::Event);
         }
-        match &mut self.shaper {
-            Some(shaper) => shaper.chunk(event.data, out)?,
-            None => self.write(event, out),
+        match self.shown(event.data, &chunk)? {
+            Shown::Same => match &mut self.shaper {
+                Some(shaper) => shaper.chunk(event.data, out)?,
+                None => self.write(event, out),
+            },
+            Shown::Nothing => {}
+            Shown::Changed(data) => self.write_changed(event.event, &data, out)?,
         }
         if let (Some(payload), 1, false, false) = (chunk.payload, chunk.choices, chunk.finish, chunk.usage) {
             if event.data_at.is_some() && self.template.learn(event.data, payload) {
                 std::mem::swap(&mut self.template_edits, &mut self.edits);
+                self.template_thinks = chunk.thinks;
+                if let Some(thoughts) = &mut self.thoughts {
+                    thoughts.learn();
+                }
             }
         }
         Ok(Step::Event)
+    }
+
+    /// What the client gets of a chunk, as far as thinking is concerned.
+    fn shown(&mut self, data: &[u8], chunk: &Chunk) -> Result<Shown, Error> {
+        let Some(thoughts) = &mut self.thoughts else { return Ok(Shown::Same) };
+        let shown = thoughts.chunk(data, chunk.payload.as_ref(), chunk.usage, &mut self.observed);
+        if thoughts.is_done() {
+            self.thoughts = None;
+        }
+        shown.map_err(|_| Error::InvalidEvent)
+    }
+
+    /// A chunk that is another than the one that came. Its model and so on have other places.
+    fn write_changed(&mut self, name: Option<&[u8]>, data: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
+        if let Some(shaper) = &mut self.shaper {
+            return shaper.chunk(data, out);
+        }
+        let (mut edits, mut changed) = (Vec::new(), Vec::with_capacity(data.len() + 64));
+        self.rules.read(data, &mut Observed::default(), &mut edits).map_err(|_| Error::InvalidEvent)?;
+        self.rules.splice(data, &edits, usize::MAX, 0, &mut changed);
+        encode::event(name, &changed, out);
+        Ok(())
     }
 
     fn write(&self, event: &Event<'_>, out: &mut Vec<u8>) {
@@ -360,8 +416,18 @@ impl Reader {
     fn repeats(&mut self, event: &Event<'_>, out: &mut Vec<u8>) -> Result<bool, Error> {
         let (template, data) = (&self.template, event.data);
         let (Some(at), Some(text)) = (event.data_at, template.text(data)) else { return Ok(false) };
-        self.observed.generated(text.raw());
+        let shows = match &mut self.thoughts {
+            None => true,
+            Some(thoughts) => match thoughts.repeats(text.raw()) {
+                Some(shows) => shows,
+                None => return Ok(false),
+            },
+        };
+        self.observed.generated(text.raw(), self.template_thinks);
         self.observed.events += 1;
+        if !shows {
+            return Ok(true);
+        }
         if let Some(shaper) = &mut self.shaper {
             shaper.chunk(data, out)?;
             return Ok(true);

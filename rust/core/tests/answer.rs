@@ -18,6 +18,7 @@ fn plan(public_model: Option<&str>) -> Plan {
         public_id: None,
         keep: false,
         shape: None,
+        thinking: None,
         hide_usage: true,
         choices: 1,
         max_event_bytes: 1 << 20,

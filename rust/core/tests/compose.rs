@@ -6,6 +6,8 @@ use serde_json::{json, Map, Value as Json};
 use sluicegate_core::chat::compose::{compose, Composed, Field, Recipe, LIMITS};
 use sluicegate_core::chat::rewrite::Edits;
 use sluicegate_core::chat::scan::scan;
+use sluicegate_core::chat::switch::Switch;
+use sluicegate_core::chat::wish::wish;
 use sluicegate_core::chat::Operation;
 
 const NOTHING: Edits<'static> = Edits { model: None, include_usage: false };
@@ -379,5 +381,100 @@ proptest! {
             // Only the system's messages, all replaced: the caller's to refuse before.
             if found["messages"] == json!([]) { Ok(()) } else { Err(error) }
         }).unwrap();
+    }
+}
+
+fn switch(fields: &[(&str, Option<&str>, &str)], overrules: bool) -> Recipe {
+    let fields = fields
+        .iter()
+        .map(|(name, member, value)| ((*name).to_owned(), member.map(str::to_owned), value.as_bytes().to_vec()));
+    Recipe::new().thinking(Switch { fields: fields.collect(), overrules })
+}
+
+#[test]
+fn a_switch_replaces_all_that_is_said_of_thinking() {
+    let off = switch(&[("chat_template_kwargs", Some("enable_thinking"), "false")], true);
+    let messages = r#""messages":[{"role":"user"}]"#;
+    for (before, after, dropped) in [
+        ("", r#""chat_template_kwargs":{"enable_thinking":false},"#, vec![]),
+        (r#""think":true,"#, r#""chat_template_kwargs":{"enable_thinking":false},"#, vec!["think"]),
+        (
+            r#""reasoning_effort":"high","chat_template_kwargs":{ "x" : [1, 2] , "enable_thinking":true},"#,
+            r#""chat_template_kwargs":{"x" : [1, 2],"enable_thinking":false},"#,
+            vec!["reasoning_effort", "chat_template_kwargs"],
+        ),
+        (
+            r#""chat_template_kwargs":{ "enable_thinking": false },"#,
+            r#""chat_template_kwargs":{ "enable_thinking": false },"#,
+            vec![],
+        ),
+        (r#""chat_template_kwargs":null,"#, r#""chat_template_kwargs":{"enable_thinking":false},"#, vec![]),
+        (
+            r#""chat_template_kwargs":"odd","#,
+            r#""chat_template_kwargs":{"enable_thinking":false},"#,
+            vec!["chat_template_kwargs"],
+        ),
+        (
+            r#""reasoning":{"exclude":true,"effort":"low"},"#,
+            r#""chat_template_kwargs":{"enable_thinking":false},"reasoning":{"exclude":true},"#,
+            vec!["reasoning"],
+        ),
+        (
+            r#""reasoning_effort":null,"#,
+            r#""chat_template_kwargs":{"enable_thinking":false},"reasoning_effort":null,"#,
+            vec![],
+        ),
+        (r#""th\u0069nk":false,"#, r#""chat_template_kwargs":{"enable_thinking":false},"#, vec!["think"]),
+    ] {
+        let body = format!("{{{before}{messages}}}");
+        let found = composed(&body, &off, None);
+        let text = found.body.map_or_else(|| body.clone(), |bytes| String::from_utf8(bytes).unwrap());
+        assert_eq!(text, format!("{{{after}{messages}}}"));
+        assert_eq!(found.dropped, dropped, "{before}");
+        serde_json::from_str::<Json>(&text).unwrap();
+    }
+    // Not told where the client is only translated; nothing at all where it says the same already.
+    let same = switch(&[("reasoning_effort", None, r#""none""#)], false);
+    let body = r#"{"reasoning_effort":"none","messages":[{"role":"user"}]}"#;
+    assert_eq!(composed(body, &same, None), Composed::default());
+    let found = composed(r#"{"messages":[{"role":"user"}],"think":false}"#, &same, None);
+    assert_eq!(
+        String::from_utf8(found.body.unwrap()).unwrap(),
+        r#"{"reasoning_effort":"none","messages":[{"role":"user"}]}"#
+    );
+    assert!(found.dropped.is_empty());
+    // A field that the upstream refuses stays away, whoever wants it.
+    let denied = switch(&[("reasoning_effort", None, r#""none""#)], true).deny("reasoning_effort");
+    assert_eq!(
+        sent(r#"{"reasoning_effort":"low","messages":[{"role":"user"}]}"#, &denied, None),
+        r#"{"messages":[{"role":"user"}]}"#
+    );
+    assert_eq!(sent(r#"{"messages":[{"role":"user"}]}"#, &denied, None), r#"{"messages":[{"role":"user"}]}"#);
+}
+
+#[test]
+fn a_wish_is_read_under_every_name() {
+    for (fields, expected) in [
+        ("", None),
+        (r#""reasoning_effort":"none","#, Some("off")),
+        (r#""reasoning_effort":"xhigh","#, Some("xhigh")),
+        (r#""reasoning_effort":null,"think":true,"#, Some("on")),
+        (r#""think":"low","#, Some("low")),
+        (r#""enable_thinking":false,"#, Some("off")),
+        (r#""reasoning":{"effort":"medium"},"#, Some("medium")),
+        (r#""reasoning":{"enabled":true,"max_tokens":2000},"#, Some("budget:2000")),
+        (r#""reasoning":{"exclude":true},"#, None),
+        (r#""thinking":{"type":"disabled"},"#, Some("off")),
+        (r#""thinking":{"type":"enabled","budget_tokens":512},"#, Some("budget:512")),
+        (r#""thinking_budget":0,"#, Some("off")),
+        (r#""chat_template_kwargs":{"thinking":true},"#, Some("on")),
+        (r#""chat_template_kwargs":{"custom":true},"#, None),
+        (r#""reasoning_effort":"No such \" thing","#, None),
+        (r#""reasoning":"high","#, Some("high")),
+        (r#""thinking_budget":-5,"#, None),
+    ] {
+        let body = format!(r#"{{{fields}"messages":[{{"role":"user"}}]}}"#);
+        let Ok(scanned) = scan(Operation::Chat, body.as_bytes()) else { panic!("{body}") };
+        assert_eq!(wish(body.as_bytes(), &scanned).as_deref(), expected, "{fields}");
     }
 }

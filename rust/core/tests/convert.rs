@@ -16,6 +16,7 @@ fn plan(operation: Operation, hide_usage: bool) -> Plan {
         public_id: None,
         keep: false,
         shape: None,
+        thinking: None,
         hide_usage,
         choices: 1,
         max_event_bytes: 1 << 20,

@@ -133,6 +133,7 @@ fn plain_call() -> Call {
         public_id: None,
         keep: false,
         shape: None,
+        thinking: None,
         hide_usage: false,
         choices: 1,
         keep_alive: Duration::ZERO,
@@ -577,6 +578,28 @@ async fn a_shutdown_is_told_in_the_stream() {
         let (text, outcome) = call.rest(&outlet).await;
         assert_eq!((outcome.end, outcome.error), (End::Cancelled, Some(Error::Shutdown)));
         assert!(text.contains("server_shutdown"), "{text}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_end_of_a_key_is_told_in_the_stream() {
+    within(async {
+        let cancels: [(fn(&Cancel), Error, &str); 2] = [
+            (Cancel::key_revoked, Error::KeyRevoked, "api_key_revoked"),
+            (Cancel::key_expired, Error::KeyExpired, "api_key_expired"),
+        ];
+        for (cancel, error, code) in cancels {
+            let (target, mut call, mut peer, outlet) = streaming(stream_call()).await;
+            assert_eq!(call.read_until(&outlet, DELTA).await, DELTA);
+            cancel(&call.cancel);
+            let (text, outcome) = call.rest(&outlet).await;
+            assert_eq!((outcome.end, outcome.error), (End::Cancelled, Some(error)));
+            assert!(text.contains(code) && !text.contains("[DONE]"), "{text}");
+            assert!(peer.is_closed().await);
+            call.task.await.unwrap();
+            assert_eq!(target.pool.counts(), (0, 0));
+        }
     })
     .await;
 }

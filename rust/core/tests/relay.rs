@@ -32,6 +32,7 @@ fn plan() -> Plan {
         public_id: None,
         keep: false,
         shape: None,
+        thinking: None,
         hide_usage: false,
         choices: 1,
         max_event_bytes: 1 << 20,
@@ -85,6 +86,7 @@ fn run<'a>(plan: &Plan, reads: impl IntoIterator<Item = &'a [u8]>) -> Ran {
         }
     }
     let result = result.and_then(|()| relay.end(&mut out));
+    assert_eq!(relay.observed().sent, out.len() as u64);
     Ran { out, result, state: relay.state(), observed: relay.observed().clone(), events }
 }
 

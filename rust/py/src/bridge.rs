@@ -1,9 +1,10 @@
 //! The bridge between tokio and one asyncio loop: the only file that knows asyncio's futures.
 
 use crate::{
+    clock::Clock,
     reactor::Reactor,
     runtime,
-    stream::{Link, Stream},
+    stream::{cancel_for, Link, Stream},
     upstream::{operation, Upstream},
     values::{self, Failure},
     wake::{Completion, Wake},
@@ -18,6 +19,7 @@ use pyo3::{
     types::PyBytes,
 };
 use sluicegate_core::{
+    chat::thoughts::{Output, Thinking},
     contain::Contained,
     launch::launch,
     responses::Shape,
@@ -58,8 +60,9 @@ pub struct Call {
 
 #[pymethods]
 impl Call {
-    fn cancel(&self) {
-        self.cancel.client_closed();
+    #[pyo3(signature = (cause = "client_closed"))]
+    fn cancel(&self, cause: &str) -> PyResult<()> {
+        cancel_for(&self.cancel, cause)
     }
 }
 
@@ -113,14 +116,16 @@ pub struct Bridge {
     closed: AtomicBool,
     // Leaked after a fork: dropping it would take the parent's sockets out of the epoll set that both share.
     reactor: ManuallyDrop<Option<Reactor>>,
+    // And whom to tell when it is the other's turn to wake the loop.
+    clock: Option<(Clock, Py<PyAny>)>,
 }
 
 #[pymethods]
 impl Bridge {
     /// With `inline`, calls run on the loop's own thread where the system allows it: see `reactor_fileno`.
     #[new]
-    #[pyo3(signature = (*, inline = false))]
-    fn new(py: Python<'_>, inline: bool) -> PyResult<Self> {
+    #[pyo3(signature = (*, inline = false, on_pace = None))]
+    fn new(py: Python<'_>, inline: bool, on_pace: Option<Py<PyAny>>) -> PyResult<Self> {
         let wake = Arc::new(Wake::new()?);
         let kick = wake.clone();
         let reactor = if inline { Reactor::new(py, move || kick.signal())? } else { None };
@@ -129,6 +134,7 @@ impl Bridge {
             open: Arc::default(),
             forks: runtime::forks(),
             closed: AtomicBool::new(false),
+            clock: on_pace.filter(|_| reactor.is_some()).and_then(|tell| Some((Clock::new().ok()?, tell))),
             reactor: ManuallyDrop::new(reactor),
         })
     }
@@ -146,10 +152,30 @@ impl Bridge {
         self.reactor.as_ref().map(|r| r.fd)
     }
 
+    fn clock_fileno(&self) -> Option<i32> {
+        self.clock.as_ref().map(|(clock, _)| clock.fd())
+    }
+
     /// The reactor has something, or a timer may be due.
-    fn turn(&self, py: Python<'_>) {
-        self.run_calls(true);
-        self.settle_all(py);
+    fn turn(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let this = slf.get();
+        this.run_calls(true);
+        let chunks = this.settle_all(slf.py());
+        match &this.clock {
+            Some((clock, tell)) if clock.takes_over(chunks) => tell.call1(slf.py(), (slf, true)).map(drop),
+            _ => Ok(()),
+        }
+    }
+
+    /// The clock has ticked.
+    fn tick(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let this = slf.get();
+        this.run_calls(true);
+        let chunks = this.settle_all(slf.py());
+        match &this.clock {
+            Some((clock, tell)) if clock.gives_back(chunks) => tell.call1(slf.py(), (slf, false)).map(drop),
+            _ => Ok(()),
+        }
     }
 
     fn drain(&self, py: Python<'_>) {
@@ -174,7 +200,7 @@ impl Bridge {
     }
 
     #[pyo3(signature = (upstream, operation, body, future, *, stream = false, public_model = None, public_id = None,
-        keep = false, shape = None, hide_usage = false, choices = 1, keep_alive = 0.0, request_id = None, headers = Vec::new(), first_event_timeout = None, idle_timeout = None,
+        keep = false, shape = None, thinking = None, hide_usage = false, choices = 1, keep_alive = 0.0, request_id = None, headers = Vec::new(), first_event_timeout = None, idle_timeout = None,
         total_timeout = None))]
     #[allow(clippy::too_many_arguments)] // named one by one in Python
     fn exchange(
@@ -188,6 +214,7 @@ impl Bridge {
         public_id: Option<String>,
         keep: bool,
         shape: Option<(String, String, bool)>,
+        thinking: Option<(String, bool)>,
         hide_usage: bool,
         choices: u32,
         keep_alive: f64,
@@ -225,6 +252,7 @@ impl Bridge {
             public_id,
             keep,
             shape: shape.map(|(id, head, summary)| Arc::new(Shape { id, head, summary })),
+            thinking: thinking.map(|(output, inside)| self::thinking(&output, inside)).transpose()?,
             hide_usage,
             choices,
             keep_alive: limit("keep_alive", Some(keep_alive))?.unwrap_or_default(),
@@ -245,8 +273,11 @@ impl Bridge {
         }
     }
 
-    fn settle_all(&self, py: Python<'_>) {
+    /// Returns how many streams had something.
+    fn settle_all(&self, py: Python<'_>) -> u32 {
+        let mut streams = 0;
         for completion in self.wake.take() {
+            streams += u32::from(matches!(completion, Completion::Ready(_)));
             // One broken callback or panic must not cost the other calls their turn.
             let settled = catch_unwind(AssertUnwindSafe(|| settle(py, completion)));
             match settled {
@@ -255,6 +286,7 @@ impl Bridge {
                 Err(_) => PyRuntimeError::new_err("panic while a reply was settled").write_unraisable(py, None),
             }
         }
+        streams
     }
 
     fn spawn(
@@ -295,6 +327,16 @@ impl Drop for Bridge {
             drop(self.reactor.take());
         }
     }
+}
+
+fn thinking(output: &str, inside: bool) -> PyResult<Thinking> {
+    let output = match output {
+        "watch" => Output::Watch,
+        "separate" => Output::Separate,
+        "hide" => Output::Hide,
+        _ => return Err(PyValueError::new_err(format!("thinking: expected watch, separate or hide, not {output:?}"))),
+    };
+    Ok(Thinking { output, inside })
 }
 
 /// Settles one completion on the loop's thread.

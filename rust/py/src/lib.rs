@@ -3,9 +3,12 @@
 
 mod bridge;
 mod chunks;
+mod clock;
 mod journal;
 mod limits;
+mod metrics;
 mod prompt;
+mod quality;
 mod reactor;
 mod request;
 mod runtime;
@@ -26,7 +29,12 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("RequestError", m.py().get_type::<request::RequestError>())?;
     m.add_function(wrap_pyfunction!(request::scan, m)?)?;
     m.add_class::<request::Request>()?;
+    m.add_class::<request::Message>()?;
+    m.add_function(wrap_pyfunction!(request::chain, m)?)?;
+    m.add_function(wrap_pyfunction!(request::without_thoughts, m)?)?;
     m.add_class::<request::Recipe>()?;
+    m.add_class::<quality::QualityChecks>()?;
+    m.add_function(wrap_pyfunction!(quality::stream_of, m)?)?;
     m.add_class::<upstream::Upstream>()?;
     m.add_class::<values::Failure>()?;
     m.add_class::<values::Outcome>()?;
@@ -38,6 +46,8 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<journal::Journal>()?;
     m.add_class::<journal::JournalSegment>()?;
     m.add_function(wrap_pyfunction!(journal::journal_segments, m)?)?;
+    m.add_class::<metrics::Metrics>()?;
+    m.add_function(wrap_pyfunction!(metrics::phases, m)?)?;
     m.add_class::<stream::Stream>()?;
     m.add_class::<bridge::Call>()?;
     m.add_class::<bridge::Bridge>()?;

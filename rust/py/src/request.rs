@@ -2,9 +2,12 @@
 
 use pyo3::{create_exception, exceptions::PyValueError, prelude::*, types::PyBytes};
 use sluicegate_core::chat::{
+    canonical,
     compose::{self as core_compose, compose, Field},
     rewrite::Edits,
     scan::{self as core_scan, Scanned},
+    switch::Switch,
+    wish::{wish, FIELDS, TEMPLATE},
 };
 
 create_exception!(
@@ -64,6 +67,10 @@ impl Request {
         self.scanned.store
     }
     #[getter]
+    fn thinking(&self, py: Python<'_>) -> Option<String> {
+        wish(self.body.as_bytes(py), &self.scanned)
+    }
+    #[getter]
     fn message_count(&self) -> usize {
         self.scanned.message_count
     }
@@ -92,6 +99,31 @@ impl Request {
         self.body.as_bytes(py).len()
     }
 
+    fn field<'py>(&self, py: Python<'py>, name: &str) -> Option<Bound<'py, PyBytes>> {
+        let body = self.body.as_bytes(py);
+        canonical::field(body, &self.scanned, name).map(|at| PyBytes::new(py, &body[at]))
+    }
+
+    fn messages(&self, py: Python<'_>) -> PyResult<Vec<Message>> {
+        let body = self.body.as_bytes(py);
+        let found = if body.len() < DETACH_FROM {
+            canonical::messages(body, &self.scanned)
+        } else {
+            py.detach(|| canonical::messages(body, &self.scanned))
+        };
+        Ok(found.map_err(no_message)?.into_iter().map(|inner| Message { inner }).collect())
+    }
+
+    fn inject(&self, py: Python<'_>, texts: Vec<Bound<'_, PyBytes>>) -> PyResult<Request> {
+        let body = self.body.as_bytes(py);
+        let messages = canonical::messages(body, &self.scanned).map_err(no_message)?;
+        let texts: Vec<&[u8]> = texts.iter().map(|text| text.as_bytes()).collect();
+        let Some(changed) = canonical::inject(body, &messages, &texts) else {
+            return Ok(Request { body: self.body.clone_ref(py), scanned: self.scanned.clone() });
+        };
+        scan("chat", PyBytes::new(py, &changed))
+    }
+
     fn compose(
         &self,
         py: Python<'_>,
@@ -110,6 +142,65 @@ impl Request {
     }
 }
 
+/// One message, as far as conversations are compared by it.
+#[pyclass(frozen, module = "sluicegate._core")]
+pub struct Message {
+    inner: canonical::Message,
+}
+
+#[pymethods]
+impl Message {
+    #[new]
+    fn new(text: &[u8]) -> PyResult<Self> {
+        Ok(Message { inner: canonical::message(text).map_err(no_message)? })
+    }
+    #[getter]
+    fn role(&self) -> &str {
+        &self.inner.role
+    }
+    #[getter]
+    fn is_system(&self) -> bool {
+        canonical::is_system(&self.inner.role)
+    }
+    #[getter]
+    fn start(&self) -> usize {
+        self.inner.at.start
+    }
+    #[getter]
+    fn end(&self) -> usize {
+        self.inner.at.end
+    }
+    #[getter]
+    fn digest<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.inner.digest)
+    }
+    #[getter]
+    fn calls(&self) -> Vec<String> {
+        self.inner.calls.clone()
+    }
+    #[getter]
+    fn answers(&self) -> Option<&str> {
+        self.inner.answers.as_deref()
+    }
+}
+
+/// The digests of conversations that grow by one message each, behind the one with the digest `previous`.
+#[pyfunction]
+pub fn chain<'py>(py: Python<'py>, previous: &[u8], digests: Vec<Bound<'py, PyBytes>>) -> Vec<Bound<'py, PyBytes>> {
+    let found = canonical::chain(previous, digests.iter().map(|digest| digest.as_bytes()));
+    found.iter().map(|digest| PyBytes::new(py, digest)).collect()
+}
+
+/// A text without what a model thought in front of it.
+#[pyfunction]
+pub fn without_thoughts(text: &str) -> &str {
+    canonical::without_thoughts(text)
+}
+
+fn no_message(error: sluicegate_core::json::JsonError) -> PyErr {
+    PyValueError::new_err(format!("no message: see byte {}", error.at()))
+}
+
 /// What is done to every request for one assistant at one upstream.
 #[pyclass(frozen, module = "sluicegate._core")]
 pub struct Recipe {
@@ -120,7 +211,8 @@ pub struct Recipe {
 impl Recipe {
     #[new]
     #[pyo3(signature = (*, system_prompt=None, system_role="system", replace_system=false, fields=vec![], denied=vec![],
-                        max_tokens_field=None))]
+                        max_tokens_field=None, thinking=None))]
+    #[allow(clippy::too_many_arguments, clippy::type_complexity)] // named one by one in Python
     fn new(
         system_prompt: Option<&str>,
         system_role: &str,
@@ -128,6 +220,7 @@ impl Recipe {
         fields: Vec<(String, Vec<u8>, bool)>,
         denied: Vec<String>,
         max_tokens_field: Option<&str>,
+        thinking: Option<(Vec<(String, Option<String>, Vec<u8>)>, bool)>,
     ) -> PyResult<Self> {
         let mut inner = denied.iter().fold(core_compose::Recipe::new(), |recipe, name| recipe.deny(name));
         for (name, value, locked) in fields {
@@ -143,6 +236,14 @@ impl Recipe {
             let wrong =
                 || PyValueError::new_err(format!("max_tokens_field: expected one of {:?}", core_compose::LIMITS));
             inner = inner.limit_name(name).ok_or_else(wrong)?;
+        }
+        if let Some((fields, overrules)) = thinking {
+            if let Some((name, _, _)) =
+                fields.iter().find(|(name, _, _)| name != TEMPLATE && !FIELDS.contains(&&**name))
+            {
+                return Err(PyValueError::new_err(format!("thinking: {name} is no field of it")));
+            }
+            inner = inner.thinking(Switch { fields, overrules });
         }
         Ok(Recipe { inner })
     }

@@ -8,7 +8,7 @@ use pyo3::{
     prelude::*,
     types::{PyBytes, PyDict, PyIterator},
 };
-use sluicegate_core::upstream::outlet::{Outlet, Taken};
+use sluicegate_core::upstream::outlet::{Cancel, Outlet, Taken};
 use std::sync::{Arc, OnceLock};
 
 /// Joins a running call with its Python side.
@@ -191,18 +191,20 @@ impl Stream {
 
     #[pyo3(signature = (cause = "client_closed"))]
     pub fn cancel(&self, cause: &str) -> PyResult<()> {
-        let Some(outlet) = self.link.outlet.get() else { return Ok(()) };
-        match cause {
-            "client_closed" => outlet.cancel.client_closed(),
-            "server_shutdown" => outlet.cancel.shutdown(),
-            _ => {
-                return Err(PyValueError::new_err(format!(
-                    "cause must be client_closed or server_shutdown, not {cause:?}"
-                )))
-            }
-        }
-        Ok(())
+        self.link.outlet.get().map_or(Ok(()), |outlet| cancel_for(&outlet.cancel, cause))
     }
+}
+
+/// Stop a call for a cause that has a name in Python.
+pub fn cancel_for(cancel: &Cancel, cause: &str) -> PyResult<()> {
+    match cause {
+        "client_closed" => cancel.client_closed(),
+        "server_shutdown" => cancel.shutdown(),
+        "api_key_revoked" => cancel.key_revoked(),
+        "api_key_expired" => cancel.key_expired(),
+        _ => return Err(PyValueError::new_err(format!("{cause:?} is no cause to cancel a call for"))),
+    }
+    Ok(())
 }
 
 impl Drop for Stream {

@@ -6,6 +6,8 @@ use serde_json::{Map, Value};
 
 use crate::chat::convert;
 use crate::chat::observe::{Invalid, Observed, Rules};
+use crate::chat::thoughts::{Filter, Shown};
+use crate::chat::Operation;
 use crate::error::{Error, UpstreamError, RETRY_AFTER_MAX};
 use crate::relay::Plan;
 
@@ -81,6 +83,17 @@ pub fn read(plan: &Plan, content_type: Option<&str>, body: Vec<u8>) -> Result<(V
     if chunk.error {
         return Err(in_band(&body));
     }
+    let body = match plan.thinking.filter(|_| plan.operation == Operation::Chat) {
+        None => body,
+        Some(thinking) => match Filter::whole(thinking, &body, &mut observed).map_err(|_| Error::InvalidAnswer)? {
+            Shown::Changed(other) => {
+                // What else has to change is at other places now.
+                rules.read(&other, &mut Observed::default(), &mut edits).map_err(|_| Error::InvalidAnswer)?;
+                other
+            }
+            Shown::Same | Shown::Nothing => body,
+        },
+    };
     if edits.is_empty() {
         return Ok((body, observed));
     }

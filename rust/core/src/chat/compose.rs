@@ -7,6 +7,8 @@ use std::ops::Range;
 
 use crate::chat::rewrite::{apply, edit_splices, Edits, Splice};
 use crate::chat::scan::{Member, Scanned};
+use crate::chat::switch::{rebuilt, Switch};
+use crate::chat::wish::{is_named, FIELDS, SWITCHES, TEMPLATE};
 use crate::json;
 
 /// The names under which clients limit an answer, in the order in which they count.
@@ -36,6 +38,7 @@ pub struct Recipe {
     fields: Vec<Field>,
     denied: Vec<String>,
     limit_name: Option<&'static str>,
+    thinking: Option<Switch>,
 }
 
 /// A request made ready for an upstream.
@@ -85,6 +88,12 @@ impl Recipe {
         self
     }
 
+    /// Say how much the model thinks, and take out all that the client says of it.
+    pub fn thinking(mut self, switch: Switch) -> Self {
+        self.thinking = Some(switch);
+        self
+    }
+
     /// The one of [`LIMITS`] that the upstream knows. Another name gives `None`.
     pub fn limit_name(mut self, name: &str) -> Option<Self> {
         self.limit_name = Some(LIMITS.into_iter().find(|known| *known == name)?);
@@ -113,6 +122,7 @@ pub fn compose(
     };
     work.deny();
     work.fields();
+    work.thinking();
     work.limit(max_tokens);
     work.messages();
     work.cut_members();
@@ -136,11 +146,7 @@ impl Work<'_> {
 
     /// The place of the field, however its key is written.
     fn find(&self, name: &str) -> Option<usize> {
-        self.members().iter().position(|member| {
-            let key = &self.body[member.key.clone()];
-            // An escape makes a key longer than what it means, so that only those are decoded.
-            key == name.as_bytes() || (key.len() > name.len() && json::means(key, name))
-        })
+        self.members().iter().position(|member| is_named(&self.body[member.key.clone()], name))
     }
 
     fn value(&self, place: usize) -> &[u8] {
@@ -193,6 +199,44 @@ impl Work<'_> {
                 self.dropped.push(field.name.clone());
             }
             self.replace(self.members()[place].value.clone(), field.value.clone());
+        }
+    }
+
+    /// The fields of the switch, in place of what the client says under any name.
+    fn thinking(&mut self) {
+        let (body, recipe) = (self.body, self.recipe);
+        let Some(switch) = &recipe.thinking else { return };
+        for name in FIELDS.into_iter().chain([TEMPLATE]) {
+            let wanted = switch.fields.iter().filter(|(field, _, _)| field == name && !self.denies(name));
+            let place = self.find(name).filter(|place| !self.gone.contains(place));
+            let given = place.filter(|place| !self.is_null(*place));
+            let given = given.map(|place| &body[self.members()[place].value.clone()]);
+            let owned = SWITCHES.iter().find(|(field, _)| *field == name).map(|(_, owned)| *owned);
+            let Some(value) = rebuilt(given, owned, wanted) else {
+                if let (Some(place), true) = (place, given.is_some()) {
+                    self.gone.push(place);
+                    self.tell(switch, name, true);
+                }
+                continue;
+            };
+            match place {
+                None => self.insert(name, &value),
+                Some(place) if self.value(place) == value => {}
+                Some(place) => {
+                    self.tell(switch, name, given.is_some());
+                    self.replace(self.members()[place].value.clone(), value);
+                }
+            }
+        }
+    }
+
+    fn denies(&self, name: &str) -> bool {
+        self.recipe.denied.iter().any(|denied| denied == name)
+    }
+
+    fn tell(&mut self, switch: &Switch, name: &str, given: bool) {
+        if switch.overrules && given {
+            self.dropped.push(name.to_owned());
         }
     }
 

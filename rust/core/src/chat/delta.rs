@@ -5,6 +5,7 @@
 
 use crate::{
     chat::{
+        escapes,
         observe::{self, Observed, Usage},
         template::Template,
     },
@@ -178,14 +179,14 @@ impl Reader {
         if raw.is_char_boundary(cut) && is_high_half(&raw[cut..]) && is_escape(&raw, cut) {
             self.half = raw.split_off(cut);
         }
-        let quoted = format!("\"{}\"", observe::mask_surrogates(&raw));
+        let quoted = format!("\"{}\"", escapes::mask_surrogates(&raw));
         choice.delta.content = Cursor::new(&quoted).string().map(|text| text.decode().into_owned()).unwrap_or_default();
     }
 }
 
 /// Does `\ud83d` or its like stand here?
 fn is_high_half(escape: &str) -> bool {
-    escape.starts_with("\\u") && matches!(observe::escape_unit(escape.as_bytes(), 0), Some(0xd800..0xdc00))
+    escape.starts_with("\\u") && matches!(escapes::escape_unit(escape.as_bytes(), 0), Some(0xd800..0xdc00))
 }
 
 /// Is the backslash at `at` the beginning of an escape, and not the second one of `\\`?
@@ -195,7 +196,7 @@ fn is_escape(raw: &str, at: usize) -> bool {
 
 /// Reads a chunk in which some surrogate stands alone: each such half becomes U+FFFD.
 fn whole_of_halves(text: &str, seen: &mut Seen) -> Result<Whole, JsonError> {
-    whole(&observe::mask_surrogates(text), seen)
+    whole(&escapes::mask_surrogates(text), seen)
 }
 
 fn whole(text: &str, seen: &mut Seen) -> Result<Whole, JsonError> {

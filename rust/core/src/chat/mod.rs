@@ -1,15 +1,21 @@
 //! What the gateway knows about the OpenAI bodies of chat, completions and embeddings.
 
 pub mod answer;
+pub mod canonical;
 pub mod chunks;
 pub mod compose;
 pub mod convert;
 pub mod delta;
+mod escapes;
 pub mod joined;
 pub mod observe;
 pub mod rewrite;
 pub mod scan;
+pub mod switch;
 pub(crate) mod template;
+pub mod think;
+pub mod thoughts;
+pub mod wish;
 
 /// Which OpenAI endpoint a call belongs to: it decides the checks, not the transport.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,9 +3,9 @@
 //! One pass over a chunk (or a whole answer) proves that it is JSON, observes it, and notes which bytes have to
 //! change. Nothing is kept of the text itself.
 
-use std::borrow::Cow;
 use std::ops::Range;
 
+use crate::chat::escapes::{decoded_length, mask_surrogates};
 use crate::chat::Operation;
 use crate::json::{self, Cursor, JsonError, Kind, Text, Value};
 
@@ -46,8 +46,16 @@ pub struct Observed {
     pub events: u64,
     /// Bytes read of the answer.
     pub bytes: u64,
+    /// Bytes made of it for the client; of a plain answer its body tells.
+    pub sent: u64,
     /// Bytes of generated text: content, refusal, reasoning and tool arguments, escapes resolved.
     pub content_bytes: u64,
+    /// Of these the thinking, as far as it was told apart.
+    pub thinking_bytes: u64,
+    /// A closing tag of a thought came that nothing had opened: this model's template opens it.
+    pub thought_unmatched: bool,
+    /// The template was said to open a thought, and did not.
+    pub thought_missed: bool,
     /// A bit for each choice index that was seen.
     seen: u128,
     /// A bit for each choice index that has its finish reason.
@@ -95,6 +103,8 @@ pub(crate) struct Chunk {
     pub finish: bool,
     /// The text inside the quotes of its generated text, where there is just one.
     pub payload: Option<Range<usize>>,
+    /// That text is thinking.
+    pub thinks: bool,
     payloads: usize,
 }
 
@@ -111,8 +121,15 @@ impl Observed {
         self.seen.count_ones() >= choices.max(1) && self.seen == self.finished && !self.odd_index
     }
 
-    pub(crate) fn generated(&mut self, text: &str) {
-        self.content_bytes += decoded_length(text);
+    pub(crate) fn generated(&mut self, text: &str, thinks: bool) {
+        let length = decoded_length(text);
+        self.content_bytes += length;
+        self.thinking_bytes += if thinks { length } else { 0 };
+    }
+
+    /// Bytes of everything but thinking.
+    pub fn answer_bytes(&self) -> u64 {
+        self.content_bytes.saturating_sub(self.thinking_bytes)
     }
 
     fn choice(&mut self, index: Option<u64>, finish: Option<Text<'_>>) {
@@ -194,13 +211,13 @@ impl Rules {
     /// Read a chunk or a whole answer: prove it is a JSON object in UTF-8, observe it, note the edits in order.
     pub fn read(&self, bytes: &[u8], observed: &mut Observed, edits: &mut Vec<Edit>) -> Result<Chunk, Invalid> {
         let text = json::text(bytes).map_err(|_| Invalid::Utf8)?;
-        let before = observed.content_bytes;
+        let before = (observed.content_bytes, observed.thinking_bytes);
         match self.read_text(text, observed, edits) {
             Ok(chunk) => Ok(chunk),
             Err(JsonError::LoneSurrogate { .. }) => {
                 // Servers that cut text by UTF-16 units send an emoji as two deltas, half an escape each, and
                 // clients put them together again. The halves are masked for reading; what is sent stays.
-                observed.content_bytes = before;
+                (observed.content_bytes, observed.thinking_bytes) = before;
                 self.read_text(&mask_surrogates(text), observed, edits).map_err(|_| Invalid::Json)
             }
             Err(_) => Err(Invalid::Json),
@@ -275,9 +292,10 @@ impl Rules {
 
 impl Chunk {
     fn payload(&mut self, text: &Text<'_>, observed: &mut Observed) {
-        observed.generated(text.raw());
+        observed.generated(text.raw(), false);
         if !text.raw().is_empty() {
             self.payloads += 1;
+            self.thinks = false;
             self.payload = Some(text.span());
         }
     }
@@ -305,7 +323,13 @@ fn message(cursor: &mut Cursor<'_>, observed: &mut Observed, chunk: &mut Chunk) 
     let mut members = cursor.object()?;
     while let Some(key) = members.next(cursor)? {
         match &*key.decode() {
-            "content" | "refusal" | "reasoning_content" | "reasoning" => payload(cursor, observed, chunk)?,
+            "content" | "refusal" => payload(cursor, observed, chunk)?,
+            "reasoning_content" | "reasoning" => {
+                let before = observed.content_bytes;
+                payload(cursor, observed, chunk)?;
+                observed.thinking_bytes += observed.content_bytes - before;
+                chunk.thinks |= observed.content_bytes > before;
+            }
             "function_call" => function(cursor, observed, chunk)?,
             "tool_calls" if cursor.peek()? == Kind::Array => {
                 let mut calls = cursor.array()?;
@@ -428,64 +452,4 @@ fn member(text: &str, key: usize, end: usize, kept: bool) -> Range<usize> {
         Some(rest) => key..bytes.len() - rest.trim_ascii_start().len(),
         None => key..end,
     }
-}
-
-/// How many bytes of UTF-8 the checked text between two quotes means.
-fn decoded_length(raw: &str) -> u64 {
-    let bytes = raw.as_bytes();
-    let (mut at, mut length) = (0, bytes.len());
-    while let Some(found) = memchr::memchr(b'\\', &bytes[at..]) {
-        at += found;
-        if bytes.get(at + 1) != Some(&b'u') {
-            length -= 1;
-            at += 2;
-            continue;
-        }
-        length -= 6;
-        length += match escape_unit(bytes, at) {
-            Some(..0x80) => 1,
-            Some(0x80..0x800) => 2,
-            // Two halves make one character of four bytes.
-            Some(0xd800..0xe000) => 2,
-            _ => 3,
-        };
-        at += 6;
-    }
-    length as u64
-}
-
-/// The number of the `\uXXXX` at `at`.
-pub(super) fn escape_unit(bytes: &[u8], at: usize) -> Option<u32> {
-    let digits = bytes.get(at + 2..at + 6)?;
-    digits.iter().try_fold(0, |unit, digit| Some(unit << 4 | char::from(*digit).to_digit(16)?))
-}
-
-/// The same text, of the same length, with `\ufffd` for each half of a surrogate pair that stands alone.
-pub(super) fn mask_surrogates(text: &str) -> Cow<'_, str> {
-    let bytes = text.as_bytes();
-    let (mut masked, mut copied, mut at) = (String::new(), 0, 0);
-    while let Some(found) = memchr::memchr(b'\\', bytes.get(at..).unwrap_or_default()) {
-        at += found;
-        if bytes.get(at + 1) != Some(&b'u') {
-            at += 2;
-            continue;
-        }
-        let unit = escape_unit(bytes, at);
-        let low =
-            bytes.get(at + 6..at + 8) == Some(b"\\u") && matches!(escape_unit(bytes, at + 6), Some(0xdc00..0xe000));
-        match unit {
-            Some(0xd800..0xdc00) if low => at += 12,
-            Some(0xd800..0xe000) => {
-                masked.push_str(&text[copied..at]);
-                masked.push_str("\\ufffd");
-                at += 6;
-                copied = at;
-            }
-            // Not an escape: the reader will say so.
-            None => at += 2,
-            Some(_) => at += 6,
-        }
-    }
-    masked.push_str(&text[copied..]);
-    Cow::Owned(masked)
 }

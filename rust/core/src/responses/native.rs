@@ -43,7 +43,7 @@ impl Native {
         self.sequence = seen.sequence.map_or(self.sequence, |number| number + 1);
         let Some(response) = seen.response else {
             if let Some(delta) = seen.delta {
-                observed.generated(delta);
+                observed.generated(delta, false);
             }
             event.write_raw(out);
             return Ok(false);

@@ -116,6 +116,13 @@ impl Owners {
         known.filter(|(number, identity)| *identity != 0 && !self.lives(*number, *identity, now)).collect()
     }
 
+    /// The numbers of those that live.
+    pub fn living(&self, now: u64) -> Vec<usize> {
+        let known = (0..MOST).map(|number| (number, self.identity(number)));
+        let alive = known.filter(|(number, identity)| *identity != 0 && self.lives(*number, *identity, now));
+        alive.map(|(number, _)| number).collect()
+    }
+
     fn lives(&self, number: usize, identity: u64, now: u64) -> bool {
         let heartbeat = self.cell(number, HEARTBEAT).load(Ordering::Acquire);
         let namespace = self.cell(number, NAMESPACE).load(Ordering::Acquire);

@@ -66,12 +66,12 @@ impl Deadline {
         self.started
     }
 
-    /// From now on the idle clock runs; called for each event.
-    pub fn touch(&mut self) {
+    /// From now on the idle clock runs; called for each event. `seen`: the client got something of it.
+    pub fn touch(&mut self, seen: bool) {
         let now = Instant::now();
         self.phase = Clock::Idle;
         self.phase_ends = now + self.clocks.idle;
-        if let Some((interval, next)) = &mut self.tick {
+        if let Some((interval, next)) = self.tick.as_mut().filter(|_| seen) {
             *next = now + *interval;
         }
         // The timer must not sleep on until the end of a longer phase. Later ends it finds out by itself.

@@ -4,7 +4,7 @@
 //! relay a stream. All ways end in `finish`, which alone decides what the caller is told.
 
 use super::{
-    deadline::{Clocks, Deadline, Expiry},
+    deadline::{Deadline, Expiry},
     decoding::Decoder,
     linger::Rest,
     outlet::{Cancel, End, Outcome, Outlet, BATCH},
@@ -19,14 +19,12 @@ use crate::{
     chat::{
         answer::{self, Form},
         observe::Observed,
-        Operation,
     },
     relay::{Plan, Relay, State},
-    responses::{Closing, Shape},
+    responses::Closing,
     Error,
 };
-use bytes::Bytes;
-use http::{header, HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use http::{header, HeaderMap, Response, StatusCode};
 use hyper::body::{Body, Incoming};
 use std::{
     future::{poll_fn, Future},
@@ -39,6 +37,8 @@ use std::{
     time::Duration,
 };
 
+pub use super::request::Call;
+
 /// Interim responses (100, 103) before the real one; more is a flood.
 const INTERIM_MAX: u32 = 16;
 /// So much of an error's body is read: enough for a message, too little to hurt.
@@ -47,34 +47,6 @@ const ERROR_BODY: usize = 4096;
 const REPLAY_MAX: usize = 64 * 1024;
 /// Frames read in a row before other streams get their turn.
 const TURN: usize = 32;
-
-/// What to call and how.
-pub struct Call {
-    /// Which endpoint.
-    pub operation: Operation,
-    /// The JSON body; `None` sends a GET.
-    pub body: Option<Bytes>,
-    /// The client asked for an event stream.
-    pub stream: bool,
-    /// Replaces `model` in the answer.
-    pub public_model: Option<String>,
-    /// Replaces `id` in the answer.
-    pub public_id: Option<String>,
-    /// The outcome has the whole answer as well.
-    pub keep: bool,
-    /// The answer becomes a response of the Responses API.
-    pub shape: Option<Arc<Shape>>,
-    /// The client did not ask for usage in its stream.
-    pub hide_usage: bool,
-    /// How many choices the client asked for (`n`).
-    pub choices: u32,
-    /// A comment after so much silence; zero for none.
-    pub keep_alive: Duration,
-    /// Further request headers.
-    pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// The clocks of this call.
-    pub clocks: Clocks,
-}
 
 /// What the caller is told, once.
 pub enum Reply {
@@ -294,8 +266,9 @@ impl<S: Sink> Exchange<'_, S> {
                 }
             }))
             .await;
-        if let Err(error @ (Error::Cancelled | Error::Shutdown)) = complete {
-            return error;
+        match complete {
+            Err(error) if error.stops_call() => return error,
+            _ => {}
         }
         // A server often refuses a large request without having read it, and then closes. The next large one must not
         // meet that connection, for it could not be sent again.
@@ -319,7 +292,7 @@ impl<S: Sink> Exchange<'_, S> {
         decoder: &mut Decoder,
         mut whole: Vec<u8>,
     ) -> Result<Vec<u8>, Error> {
-        self.deadline.touch();
+        self.deadline.touch(true);
         poll_fn(|cx| {
             if let Poll::Ready(error) = self.cancel.poll(cx) {
                 return Poll::Ready(Err(error));
@@ -357,7 +330,7 @@ impl<S: Sink> Exchange<'_, S> {
         if whole.len() as u64 > limit {
             return Err(Error::AnswerTooLarge { limit });
         }
-        self.deadline.touch();
+        self.deadline.touch(true);
         Ok(())
     }
 
@@ -386,7 +359,7 @@ impl<S: Sink> Exchange<'_, S> {
                     break;
                 }
                 if std::mem::take(&mut stalled) {
-                    self.deadline.touch();
+                    self.deadline.touch(true);
                 }
                 match rest.poll_frame(cx) {
                     Poll::Pending => break,
@@ -422,9 +395,11 @@ impl<S: Sink> Exchange<'_, S> {
 
     /// True when the terminal marker was seen.
     fn feed(&mut self, decoded: &[u8]) -> Result<bool, Error> {
+        let before = self.out.len();
         let progress = self.relay.push(decoded, &mut self.out)?;
         if progress.events > 0 {
-            self.deadline.touch();
+            // A client that sees nothing of a long thought needs its keep-alives.
+            self.deadline.touch(self.out.len() > before);
             if self.first_event.is_none() {
                 self.first_event = Some(self.deadline.started().elapsed());
             }
@@ -464,7 +439,7 @@ impl<S: Sink> Exchange<'_, S> {
             }
             Err(error) => {
                 self.relay.fail(&error, &mut self.out);
-                let end = if error == Error::Shutdown { End::Cancelled } else { End::Failed };
+                let end = if error.stops_call() { End::Cancelled } else { End::Failed };
                 (end, Some(error), None, None)
             }
         };

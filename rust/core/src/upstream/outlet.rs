@@ -64,6 +64,16 @@ impl Cancel {
         self.set(2);
     }
 
+    /// Stop: the key of the request is none any more.
+    pub fn key_revoked(&self) {
+        self.set(3);
+    }
+
+    /// Stop: the time of the request's key is over.
+    pub fn key_expired(&self) {
+        self.set(4);
+    }
+
     fn set(&self, cause: u8) {
         // The first cause stays.
         let _ = self.cause.compare_exchange(0, cause, Ordering::AcqRel, Ordering::Acquire);
@@ -78,7 +88,9 @@ impl Cancel {
         match self.cause.load(Ordering::Acquire) {
             0 => Poll::Pending,
             1 => Poll::Ready(Error::Cancelled),
-            _ => Poll::Ready(Error::Shutdown),
+            2 => Poll::Ready(Error::Shutdown),
+            3 => Poll::Ready(Error::KeyRevoked),
+            _ => Poll::Ready(Error::KeyExpired),
         }
     }
 }

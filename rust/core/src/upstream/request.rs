@@ -1,13 +1,20 @@
 //! The HTTP request of a call: what an upstream is told, and nothing of what the client's headers say by themselves.
 
-use super::{exchange::Call, target::Target};
-use crate::relay::Plan;
+use super::{deadline::Clocks, target::Target};
+use crate::{
+    chat::{thoughts::Thinking, Operation},
+    relay::Plan,
+    responses::Shape,
+};
 use bytes::Bytes;
-use http::{header, HeaderValue, Method, Request};
+use http::{header, HeaderName, HeaderValue, Method, Request};
 use http_body_util::Full;
-use std::sync::{
-    atomic::{AtomicU32, Ordering},
-    Arc,
+use std::{
+    sync::{
+        atomic::{AtomicU32, Ordering},
+        Arc,
+    },
+    time::Duration,
 };
 
 /// Builds it for the protocol of its connection; `interim` counts the 1xx responses that it gets.
@@ -41,6 +48,36 @@ pub fn build(target: &Target, call: &Call, h2: bool, interim: Arc<AtomicU32>) ->
     request
 }
 
+/// What to call and how.
+pub struct Call {
+    /// Which endpoint.
+    pub operation: Operation,
+    /// The JSON body; `None` sends a GET.
+    pub body: Option<Bytes>,
+    /// The client asked for an event stream.
+    pub stream: bool,
+    /// Replaces `model` in the answer.
+    pub public_model: Option<String>,
+    /// Replaces `id` in the answer.
+    pub public_id: Option<String>,
+    /// The outcome has the whole answer as well.
+    pub keep: bool,
+    /// The answer becomes a response of the Responses API.
+    pub shape: Option<Arc<Shape>>,
+    /// What becomes of the thinking in a chat.
+    pub thinking: Option<Thinking>,
+    /// The client did not ask for usage in its stream.
+    pub hide_usage: bool,
+    /// How many choices the client asked for (`n`).
+    pub choices: u32,
+    /// A comment after so much silence; zero for none.
+    pub keep_alive: Duration,
+    /// Further request headers.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// The clocks of this call.
+    pub clocks: Clocks,
+}
+
 impl Call {
     /// What the call asked for, as far as its answer is concerned.
     pub(super) fn plan(&self, target: &Target) -> Plan {
@@ -50,6 +87,7 @@ impl Call {
             public_id: self.public_id.clone(),
             keep: self.keep,
             shape: self.shape.clone(),
+            thinking: self.thinking,
             hide_usage: self.hide_usage,
             choices: self.choices,
             max_event_bytes: target.max_event_bytes,

@@ -1,0 +1,1 @@
+"""Conversations that the gateway keeps for assistants: what came before, and what is added."""

@@ -1,0 +1,61 @@
+"""The record of a request that has ended."""
+
+from typing import TYPE_CHECKING
+
+from sluicegate.usage.model import MICROS, Record, bounded
+from sluicegate.usage.tell import End
+
+if TYPE_CHECKING:
+    from sluicegate.engine import Outcome
+    from sluicegate.usage.settle import Entry
+
+
+def record_of(entry: "Entry", end: End, message: str | None) -> Record:
+    """The request as it ended."""
+    outcome = end.outcome
+    prompt, completion, cached, reasoning, source = end.used
+    return Record(
+        id=entry.request_id,
+        workspace=entry.workspace,
+        key=entry.key,
+        operation=entry.operation,
+        stream=entry.stream,
+        model=entry.model or "",
+        assistant=entry.assistant,
+        assistant_version=entry.assistant_version,
+        upstream=entry.upstream,
+        upstream_model=entry.upstream_model,
+        status=end.status,
+        code=end.code,
+        error=message,
+        attempts=entry.attempts,
+        prompt_tokens=bounded(prompt),
+        completion_tokens=bounded(completion),
+        cached_tokens=bounded(cached),
+        reasoning_tokens=bounded(reasoning),
+        source=source,
+        micros=end.micros,
+        first_us=None if outcome is None else outcome.first_event_us,
+        duration_us=int((end.closing - entry.began) * MICROS),
+        overhead_us=end.overhead_us,
+        bytes_in=entry.bytes_in,
+        bytes_out=_sent(entry, outcome),
+        client=entry.client,
+        finish=finish_of(outcome),
+        conversation=entry.conversation,
+        thinking=entry.thinking,
+        score=entry.score,
+        failed_checks=entry.failed_checks,
+    )
+
+
+def finish_of(outcome: "Outcome | None") -> str | None:
+    """Why it ended."""
+    return outcome.finish_reasons[0] if outcome is not None and outcome.finish_reasons else None
+
+
+def _sent(entry: "Entry", outcome: "Outcome | None") -> int:
+    if entry.bytes_out or outcome is None:
+        return entry.bytes_out
+    # The event that ends a response follows when the response is stored.
+    return outcome.bytes_out + len(outcome.closing)

@@ -1,0 +1,136 @@
+"""Requests and sums as the management API, the command line and exports show them."""
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from sluicegate.usage.model import MICROS, Record, Source, Sum, id_bytes, time_of
+
+_THOUSAND = 1000
+
+
+class RequestLine(Struct, frozen=True, kw_only=True):
+    """One request in the log."""
+
+    id: str
+    # When it came: milliseconds since 1970.
+    at: int
+    workspace: str
+    key: Annotated[str, Meta(description="The id of the client's key.")]
+    operation: str
+    stream: bool
+    model: Annotated[str, Meta(description="The name that was asked for.")]
+    assistant: str | None
+    assistant_version: int | None
+    upstream: str | None
+    upstream_model: str | None
+    status: int
+    code: Annotated[str | None, Meta(description="Of the error; null for a success.")]
+    error: Annotated[str | None, Meta(description="What the client was told.")]
+    attempts: Annotated[int, Meta(description="Calls to upstreams.")]
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+    reasoning_tokens: int
+    source: Annotated[Source, Meta(description="Where the numbers of tokens come from.")]
+    cost_usd: float
+    first_ms: Annotated[float | None, Meta(description="Until the upstream's first event.")]
+    duration_ms: float
+    overhead_ms: Annotated[float, Meta(description="The gateway's own part of it.")]
+    bytes_in: int
+    bytes_out: int
+    client: str | None
+    finish: str | None
+    conversation: str | None
+
+
+class Phases(Struct, frozen=True, kw_only=True):
+    """Where the time of a request went, in milliseconds."""
+
+    # Everything of the gateway's own.
+    gateway: float
+    # From the call of the upstream to its first event; null where it never came.
+    first_event: float | None
+    # From there to the end of the answer, which the client's pace is a part of.
+    answer: float | None
+
+
+class RequestDetail(RequestLine, Struct, frozen=True, kw_only=True):
+    """One request in full."""
+
+    phases: Phases
+
+
+class UsageRow(Struct, frozen=True, kw_only=True):
+    """Sums of the requests that have in common what is named; what was not asked for is left out."""
+
+    at: Annotated[int, Meta(description="When the hour or day (UTC) began.")] | UnsetType = UNSET
+    workspace: str | UnsetType = UNSET
+    key: str | UnsetType = UNSET
+    assistant: str | UnsetType | None = UNSET
+    model: str | UnsetType = UNSET
+    upstream: str | UnsetType | None = UNSET
+    status: int | UnsetType = UNSET
+    code: str | UnsetType | None = UNSET
+    requests: int
+    failed: int
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+    reasoning_tokens: int
+    total_tokens: int
+    cost_usd: float
+    average_ms: Annotated[float, Meta(description="Of their duration.")]
+
+
+_SAME = tuple(name for name in RequestLine.__struct_fields__ if name in frozenset(Record.__struct_fields__))
+
+
+def line_of(record: Record) -> RequestLine:
+    """One line of the log."""
+    return RequestLine(**_values(record))
+
+
+def detail_of(record: Record) -> RequestDetail:
+    """One request in full."""
+    first = record.first_us
+    upstream = record.duration_us - record.overhead_us
+    phases = Phases(
+        gateway=record.overhead_us / _THOUSAND,
+        first_event=None if first is None else first / _THOUSAND,
+        answer=None if first is None else max(upstream - first, 0) / _THOUSAND,
+    )
+    return RequestDetail(**_values(record), phases=phases)
+
+
+def row_of(found: Sum, by: tuple[str, ...] = ()) -> UsageRow:
+    """Sums, with the names of what they have in common."""
+    named: dict[str, Any] = dict(zip(by, found.of, strict=True))
+    if found.at is not None:
+        named["at"] = found.at
+    return UsageRow(
+        **named,
+        requests=found.requests,
+        failed=found.failed,
+        prompt_tokens=found.prompt_tokens,
+        completion_tokens=found.completion_tokens,
+        cached_tokens=found.cached_tokens,
+        reasoning_tokens=found.reasoning_tokens,
+        total_tokens=found.prompt_tokens + found.completion_tokens,
+        cost_usd=found.micros / MICROS,
+        average_ms=round(found.duration_us / max(found.requests, 1) / _THOUSAND, 3),
+    )
+
+
+def _values(record: Record) -> dict[str, Any]:
+    values = {name: getattr(record, name) for name in _SAME}
+    values["at"] = time_of(id_bytes(record.id))
+    values["cost_usd"] = record.micros / MICROS
+    values["first_ms"] = None if record.first_us is None else record.first_us / _THOUSAND
+    values["duration_ms"] = record.duration_us / _THOUSAND
+    values["overhead_ms"] = record.overhead_us / _THOUSAND
+    return values
+
+
+encode = msgspec.json.Encoder().encode
