@@ -45,12 +45,6 @@ impl Known {
         Self { count, packed: 0 }
     }
 
-    /// The ids of the tokens, where there are at most three.
-    #[inline(always)]
-    pub(super) fn ids(self) -> [u32; MAX_IDS] {
-        [self.id(0), self.id(1), self.id(2)]
-    }
-
     /// The id of token `at`, where there are at most three.
     #[inline(always)]
     #[allow(clippy::cast_possible_truncation)]

@@ -4,7 +4,7 @@ use super::{
     cache::{Cache, Caches, Known},
     lanes::LANES,
     output::Output,
-    parts::{Parts, CAPACITY},
+    parts::{Parts, BATCH, CAPACITY},
     scan::{Classify, Portable},
     seen::{Found, Seen, MAX_BYTES},
     split::Pattern,
@@ -59,8 +59,9 @@ impl Encoder {
         let mut run = Run { encoder: self, cache, bytes: text.as_bytes(), output, stop };
         let mut parts = Parts::new(text, self.pattern, &self.vocabulary.bridges, classify);
         let mut work = Work::new();
+        let batch = run.batch_size();
         let mut ask = STOP_EVERY;
-        while parts.fill() {
+        while parts.fill(batch) {
             run.batch(&parts, &mut work)?;
             if parts.end() >= ask {
                 ask = parts.end() + STOP_EVERY;
@@ -104,28 +105,24 @@ struct Work {
     /// The numbers of those whose pieces are in the lanes.
     joining: [u8; LANES],
     joining_count: usize,
-    /// Where the order matters: the tokens of the parts that waited, and where those of each part are.
-    ids: Vec<u32>,
-    places: [(u32, u32); CAPACITY],
 }
-
-/// The place of a part whose tokens nobody keeps: it is encoded when its turn comes.
-const TOO_LONG: (u32, u32) = (u32::MAX, 0);
 
 impl Work {
     fn new() -> Self {
-        Self {
-            sought: [(0, 0); CAPACITY],
-            later: [0; CAPACITY + 1],
-            joining: [0; LANES],
-            joining_count: 0,
-            ids: Vec::new(),
-            places: [TOO_LONG; CAPACITY],
-        }
+        Self { sought: [(0, 0); CAPACITY], later: [0; CAPACITY + 1], joining: [0; LANES], joining_count: 0 }
     }
 }
 
 impl<O: Output> Run<'_, O> {
+    /// Where the order matters, all parts behind one that is not known have to wait: then batches are smaller.
+    fn batch_size(&self) -> usize {
+        if O::IN_ORDER {
+            BATCH / 2
+        } else {
+            BATCH
+        }
+    }
+
     /// Encodes a batch. First all parts are sought in the cache, and for those that are not there the memory is asked
     /// for where they may be: waiting for many places at once takes hardly longer than waiting for one.
     #[inline(always)]
@@ -147,7 +144,6 @@ impl<O: Output> Run<'_, O> {
         for &at in &work.later[..waiting] {
             self.encoder.seen.prefetch_entry(work.sought[usize::from(at)].1);
         }
-        work.ids.clear();
         for waiter in 0..waiting {
             let at = work.later[waiter];
             if !self.find(parts, work, at)? {
@@ -155,9 +151,6 @@ impl<O: Output> Run<'_, O> {
             }
         }
         self.join(parts, work);
-        if O::IN_ORDER {
-            return self.hand_out(parts, work, waiting);
-        }
         Ok(())
     }
 
@@ -215,7 +208,7 @@ impl<O: Output> Run<'_, O> {
     /// Answers a part that is a token or was met before; `false` if its piece has to be encoded. A piece that is too
     /// long to be kept is encoded at once, or when its turn comes.
     #[inline(always)]
-    fn find<C: Classify>(&mut self, parts: &Parts<'_, C>, work: &mut Work, at: u8) -> Result<bool, Stopped> {
+    fn find<C: Classify>(&mut self, parts: &Parts<'_, C>, work: &Work, at: u8) -> Result<bool, Stopped> {
         let (start, end) = parts.bounds(usize::from(at));
         let bytes = &self.bytes[start..end];
         let (key, hash) = work.sought[usize::from(at)];
@@ -223,11 +216,7 @@ impl<O: Output> Run<'_, O> {
         let id = if short {
             // An equal part of the same batch may have come first.
             if let Some(known) = self.cache.get(key, hash) {
-                if !O::IN_ORDER {
-                    return Ok(self.output.known(known));
-                }
-                if let Some(ids) = known.ids().get(..known.count) {
-                    self.answer(work, at, ids);
+                if self.output.known(known) {
                     return Ok(true);
                 }
             }
@@ -239,14 +228,10 @@ impl<O: Output> Run<'_, O> {
             if short {
                 self.cache.put(key, hash, &[id]);
             }
-            self.answer(work, at, &[id]);
+            self.output.tokens(&[id]);
             return Ok(true);
         }
         if bytes.len() > MAX_BYTES {
-            if O::IN_ORDER {
-                work.places[usize::from(at)] = TOO_LONG;
-                return Ok(true);
-            }
             let vocabulary = &self.encoder.vocabulary;
             return self.cache.merger.long(vocabulary, bytes, self.output.sink(), self.stop).map(|()| true);
         }
@@ -257,15 +242,16 @@ impl<O: Output> Run<'_, O> {
         if short {
             self.cache.put(key, hash, found.tokens());
         }
-        self.answer(work, at, found.tokens());
+        self.output.tokens(found.tokens());
         Ok(true)
     }
 
-    /// Puts a piece that has to be encoded into the lanes, or encodes it now if it is too long for them.
+    /// Puts a piece that has to be encoded into the lanes, or encodes it now if it is too long for them or the order
+    /// matters.
     fn begin<C: Classify>(&mut self, parts: &Parts<'_, C>, work: &mut Work, at: u8) {
         let (start, end) = parts.bounds(usize::from(at));
         let bytes = &self.bytes[start..end];
-        if self.cache.lanes.push(&self.encoder.vocabulary, bytes) {
+        if !O::IN_ORDER && self.cache.lanes.push(&self.encoder.vocabulary, bytes) {
             work.joining[work.joining_count] = at;
             work.joining_count += 1;
             if work.joining_count == LANES {
@@ -295,42 +281,14 @@ impl<O: Output> Run<'_, O> {
 
     /// Answers a part, and keeps the tokens of its piece for the next time.
     #[inline(always)]
-    fn keep<C: Classify>(&mut self, parts: &Parts<'_, C>, work: &mut Work, at: u8, tokens: &[u32]) {
+    fn keep<C: Classify>(&mut self, parts: &Parts<'_, C>, work: &Work, at: u8, tokens: &[u32]) {
         let (start, end) = parts.bounds(usize::from(at));
         let (key, hash) = work.sought[usize::from(at)];
         self.encoder.seen.put(&self.bytes[start..end], hash, tokens);
         if end - start <= KEY_BYTES {
             self.cache.put(key, hash, tokens);
         }
-        self.answer(work, at, tokens);
-    }
-
-    /// Hands out the tokens of a part, or keeps them until its turn comes.
-    #[inline(always)]
-    #[allow(clippy::cast_possible_truncation)]
-    fn answer(&mut self, work: &mut Work, at: u8, tokens: &[u32]) {
-        if O::IN_ORDER {
-            work.places[usize::from(at)] = (work.ids.len() as u32, tokens.len() as u32);
-            work.ids.extend_from_slice(tokens);
-        } else {
-            self.output.tokens(tokens);
-        }
-    }
-
-    /// Hands out the tokens of the parts that waited, in their order.
-    fn hand_out<C: Classify>(&mut self, parts: &Parts<'_, C>, work: &Work, waiting: usize) -> Result<(), Stopped> {
-        for &at in &work.later[..waiting] {
-            let place = work.places[usize::from(at)];
-            if place == TOO_LONG {
-                let (start, end) = parts.bounds(usize::from(at));
-                let (vocabulary, bytes) = (&self.encoder.vocabulary, &self.bytes[start..end]);
-                self.cache.merger.long(vocabulary, bytes, self.output.sink(), self.stop)?;
-            } else {
-                let start = place.0 as usize;
-                self.output.tokens(&work.ids[start..start + place.1 as usize]);
-            }
-        }
-        Ok(())
+        self.output.tokens(tokens);
     }
 }
 

@@ -7,8 +7,8 @@ use super::{
     vocab::KEY_BYTES,
 };
 
-/// A batch is full with this many parts.
-const BATCH: usize = 160;
+/// The largest batch is full with this many parts.
+pub(super) const BATCH: usize = 128;
 /// The last window may bring as many more as it has bytes.
 pub(super) const CAPACITY: usize = BATCH + scan::WINDOW;
 
@@ -41,12 +41,12 @@ impl<'a, C: Classify> Parts<'a, C> {
         }
     }
 
-    /// Replaces the batch by the next one; `false` at the end of the text.
+    /// Replaces the batch by the next one of `most` parts, at most [`BATCH`]; `false` at the end of the text.
     #[inline(always)]
-    pub(super) fn fill(&mut self) -> bool {
+    pub(super) fn fill(&mut self, most: usize) -> bool {
         self.count = 0;
         self.bounds[0] = self.at;
-        while self.count < BATCH && self.at < self.bytes.len() {
+        while self.count < most.min(BATCH) && self.at < self.bytes.len() {
             if self.at < self.piece_end {
                 self.push(self.bridges.end_of_part(&self.bytes[..self.piece_end], self.at));
                 continue;
@@ -127,7 +127,7 @@ mod tests {
     fn bounds<C: Classify>(text: &str, pattern: Pattern, bridges: &Bridges, classify: C) -> Vec<usize> {
         let mut parts = Parts::new(text, pattern, bridges, classify);
         let mut found = Vec::new();
-        while parts.fill() {
+        while parts.fill(BATCH) {
             found.extend((0..parts.len()).map(|at| parts.bounds(at).1));
         }
         found
