@@ -111,7 +111,7 @@ def settings(base_url: str) -> str:
 def thinking(scripted: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """`sluicegate serve` before one scripted upstream of each kind."""
     folder = tmp_path_factory.mktemp("thinking")
-    # Where histories are kept, which one of the assistants does.
+    # An assistant with chat history needs a database.
     environment = {"SLUICEGATE_DATA_DIR": str(folder / "data")}
     with gateway(settings(scripted.base_url), folder, keys=API_KEY, environment=environment) as server:
         yield server
