@@ -7,15 +7,27 @@ of the request together with it. Of a body that is slow to come it hears after 5
 
 import asyncio
 import gc
+import os
+import signal
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import granian._signals
 import granian.server.mp
 from granian._granian import CallbackScheduler
+from granian._signals import set_loop_signals
 from msgspec import Struct
+
+from sluicegate.app import DRAIN_SIGNAL
 
 # A request waits for its body's first part from one tick to the next but one.
 TICK_SECONDS = 0.05
+
+# What ends a process. They are held back while a worker starts, but for its imports: the handlers of the main
+# process, which it has at first, would swallow them, and so does Granian until it serves.
+STOPS = (signal.SIGINT, signal.SIGTERM)
+# A worker looks so often whether the main process lives.
+PARENT_SECONDS = 1.0
 
 
 # Structs: a NamedTuple takes four times as long to make.
@@ -130,13 +142,36 @@ def _scheduler(loop: Any, application: Any, *, impl_asyncio: bool) -> _Scheduler
     assert impl_asyncio, "requests are asyncio's tasks here"  # noqa: S101 (Granian's default)
     scheduler = _Scheduler(loop, application, None, None, None)
     scheduler.begin(Requests(loop, application).arrived)
+    _watch_parent(loop, os.getppid())
+    # It runs once Granian serves.
+    loop.call_soon(signal.pthread_sigmask, signal.SIG_UNBLOCK, STOPS)
     # All that the application has made by now stays: the collector need not look at it again and again.
     gc.collect()
     gc.freeze()
     return scheduler
 
 
+def _watch_parent(loop: asyncio.AbstractEventLoop, parent: int) -> None:
+    """End as if told to when the main process is gone: nobody would, and the port would stay taken."""
+    if os.getppid() == parent:
+        loop.call_later(PARENT_SECONDS, _watch_parent, loop, parent)
+        return
+    os.kill(os.getpid(), DRAIN_SIGNAL)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _set_loop_signals(loop: asyncio.AbstractEventLoop) -> Any:
+    """In the place of Granian's: what it would hear before it serves, it would not act on."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    return set_loop_signals(loop)  # type: ignore[no-untyped-call]
+
+
 def spawn(*args: Any) -> None:
     """A worker process, with `Requests` as its scheduler; for `spawn_target` of Granian's `serve`."""
+    for stop in STOPS:
+        signal.signal(stop, signal.SIG_DFL)
+    # One that came meanwhile ends the process here and now.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+    granian._signals.set_loop_signals = _set_loop_signals
     granian.server.mp._new_cbscheduler = _scheduler  # type: ignore[assignment, attr-defined]
     granian.server.mp.MPServer._spawn_asgi_lifespan_worker(*args)
