@@ -337,19 +337,11 @@ class Bridge:
     With `inline`, calls run on the thread of that loop, where the system allows it. Then `reactor_fileno()`
     is a descriptor to watch with `add_reader(fd, turn)`, and while calls are open `turn()` has to be called
     now and then for their clocks. Where it is None, they have a thread of their own all the same.
-
-    `on_pace(bridge, by_clock)` is told, in a turn or a tick, when the loop is to watch `clock_fileno()` with
-    `tick` instead of the reactor, and when the other way round.
     """
 
-    def __new__(
-        cls, *, inline: bool = False, on_pace: Callable[[Bridge, bool], object] | None = None
-    ) -> Self: ...
+    def __new__(cls, *, inline: bool = False) -> Self: ...
     def fileno(self) -> int: ...
     def reactor_fileno(self) -> int | None: ...
-    def clock_fileno(self) -> int | None: ...
-    def tick(self) -> None:
-        """`turn`, because the clock said so."""
     def turn(self) -> None:
         """Let the calls of this thread go on, and settle what is ready. Never waits, never raises."""
     def drain(self) -> None:

@@ -220,16 +220,12 @@ class Engine:
         reactor = bridge.reactor_fileno()
         if attached.ticks is not None and reactor is not None:
             attached.ticks.stop()
-            # One of the two is watched.
             loop.remove_reader(reactor)
-            clock = bridge.clock_fileno()
-            if clock is not None:
-                loop.remove_reader(clock)
 
     def _attach(self, loop: AbstractEventLoop) -> _Attached:
         attached = self._bridges.get(loop)
         if attached is None:
-            bridge = Bridge(inline=self._inline, on_pace=_watch)
+            bridge = Bridge(inline=self._inline)
             loop.add_reader(bridge.fileno(), bridge.drain)
             ticks = None
             reactor = bridge.reactor_fileno()
@@ -239,19 +235,6 @@ class Engine:
             attached = self._bridges[loop] = _Attached(bridge, ticks)
         self._last = (loop, attached)
         return attached
-
-
-def _watch(bridge: Bridge, by_clock: bool) -> None:
-    """Chunks have begun, or ceased, to come at a rate at which a clock had better wake the loop."""
-    loop = asyncio.get_running_loop()
-    reactor, clock = bridge.reactor_fileno(), bridge.clock_fileno()
-    assert reactor is not None and clock is not None  # noqa: S101 (only then the core calls)
-    if by_clock:
-        loop.remove_reader(reactor)
-        loop.add_reader(clock, bridge.tick)
-    else:
-        loop.remove_reader(clock)
-        loop.add_reader(reactor, bridge.turn)
 
 
 _engines: WeakSet[Engine] = WeakSet()

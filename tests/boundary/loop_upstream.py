@@ -21,11 +21,6 @@ from sluicegate.engine import Engine, Upstream
 SSE = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
 DONE = b"data: [DONE]\n\n"
 FLOOD_EVENTS = 2048
-STEADY_EVENTS = 100
-# Size and number of events, where they are not short.
-SIZES = {"flood": (4096, FLOOD_EVENTS), "steady": (0, STEADY_EVENTS)}
-# Seconds between two events.
-PAUSES = {"short": 0.0, "steady": 0.01}
 # The peer left, or the test is over: Python 3.11 logs a handler that ends cancelled.
 ENDS = (OSError, asyncio.IncompleteReadError, asyncio.CancelledError)
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
@@ -81,10 +76,6 @@ def short(nonce: str) -> bytes:
     return b"".join(stream_of(nonce, 20))
 
 
-def steady(nonce: str) -> bytes:
-    return b"".join(stream_of(nonce, STEADY_EVENTS))
-
-
 def flood(nonce: str) -> bytes:
     """About 8 MiB."""
     return b"".join(stream_of(nonce, FLOOD_EVENTS, 4096))
@@ -113,7 +104,7 @@ class Exchange:
 
 
 class Scripted:
-    """`with Scripted() as server:`; scripts: plain, hang, short, steady, flood, endless."""
+    """`with Scripted() as server:`; scripts: plain, hang, short, flood, endless."""
 
     def __init__(self) -> None:
         self.exchanges: list[Exchange] = []
@@ -227,11 +218,11 @@ class Scripted:
                 for number in range(3000):
                     await self._write(writer, exchange, event(exchange.nonce, number))
                     await asyncio.sleep(0.02)
-            size, events = SIZES.get(script, (0, 20))
+            size, events = (4096, FLOOD_EVENTS) if script == "flood" else (0, 20)
             for part in stream_of(exchange.nonce, events, size):
                 await self._write(writer, exchange, part)
-                if script in PAUSES:
-                    await asyncio.sleep(PAUSES[script])
+                if script == "short":
+                    await asyncio.sleep(0)
         except OSError:
             # Writing found out first that the peer has gone.
             exchange.closed.set()

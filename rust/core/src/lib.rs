@@ -11,7 +11,6 @@ pub mod inline;
 pub mod journal;
 pub mod json;
 pub mod launch;
-pub mod pace;
 pub mod quality;
 pub mod relay;
 pub mod responses;

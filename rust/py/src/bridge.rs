@@ -1,7 +1,6 @@
 //! The bridge between tokio and one asyncio loop: the only file that knows asyncio's futures.
 
 use crate::{
-    clock::Clock,
     reactor::Reactor,
     runtime,
     stream::{cancel_for, Link, Stream},
@@ -116,16 +115,14 @@ pub struct Bridge {
     closed: AtomicBool,
     // Leaked after a fork: dropping it would take the parent's sockets out of the epoll set that both share.
     reactor: ManuallyDrop<Option<Reactor>>,
-    // And whom to tell when it is the other's turn to wake the loop.
-    clock: Option<(Clock, Py<PyAny>)>,
 }
 
 #[pymethods]
 impl Bridge {
     /// With `inline`, calls run on the loop's own thread where the system allows it: see `reactor_fileno`.
     #[new]
-    #[pyo3(signature = (*, inline = false, on_pace = None))]
-    fn new(py: Python<'_>, inline: bool, on_pace: Option<Py<PyAny>>) -> PyResult<Self> {
+    #[pyo3(signature = (*, inline = false))]
+    fn new(py: Python<'_>, inline: bool) -> PyResult<Self> {
         let wake = Arc::new(Wake::new()?);
         let kick = wake.clone();
         let reactor = if inline { Reactor::new(py, move || kick.signal())? } else { None };
@@ -134,7 +131,6 @@ impl Bridge {
             open: Arc::default(),
             forks: runtime::forks(),
             closed: AtomicBool::new(false),
-            clock: on_pace.filter(|_| reactor.is_some()).and_then(|tell| Some((Clock::new().ok()?, tell))),
             reactor: ManuallyDrop::new(reactor),
         })
     }
@@ -152,30 +148,10 @@ impl Bridge {
         self.reactor.as_ref().map(|r| r.fd)
     }
 
-    fn clock_fileno(&self) -> Option<i32> {
-        self.clock.as_ref().map(|(clock, _)| clock.fd())
-    }
-
     /// The reactor has something, or a timer may be due.
-    fn turn(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let this = slf.get();
-        this.run_calls(true);
-        let chunks = this.settle_all(slf.py());
-        match &this.clock {
-            Some((clock, tell)) if clock.takes_over(chunks) => tell.call1(slf.py(), (slf, true)).map(drop),
-            _ => Ok(()),
-        }
-    }
-
-    /// The clock has ticked.
-    fn tick(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let this = slf.get();
-        this.run_calls(true);
-        let chunks = this.settle_all(slf.py());
-        match &this.clock {
-            Some((clock, tell)) if clock.gives_back(chunks) => tell.call1(slf.py(), (slf, false)).map(drop),
-            _ => Ok(()),
-        }
+    fn turn(&self, py: Python<'_>) {
+        self.run_calls(true);
+        self.settle_all(py);
     }
 
     fn drain(&self, py: Python<'_>) {
@@ -273,11 +249,8 @@ impl Bridge {
         }
     }
 
-    /// Returns how many streams had something.
-    fn settle_all(&self, py: Python<'_>) -> u32 {
-        let mut streams = 0;
+    fn settle_all(&self, py: Python<'_>) {
         for completion in self.wake.take() {
-            streams += u32::from(matches!(completion, Completion::Ready(_)));
             // One broken callback or panic must not cost the other calls their turn.
             let settled = catch_unwind(AssertUnwindSafe(|| settle(py, completion)));
             match settled {
@@ -286,7 +259,6 @@ impl Bridge {
                 Err(_) => PyRuntimeError::new_err("panic while a reply was settled").write_unraisable(py, None),
             }
         }
-        streams
     }
 
     fn spawn(

@@ -3,7 +3,6 @@
 
 mod bridge;
 mod chunks;
-mod clock;
 mod journal;
 mod limits;
 mod metrics;
