@@ -20,7 +20,7 @@ from sluicegate.http.exchange import JSON_HEADERS, Exchange
 from sluicegate.http.head import require_json, require_method
 from sluicegate.http.relay import ClientWatch, Last, send_stream
 from sluicegate.keys.model import Principal
-from sluicegate.limits.admit import check_size, reserved
+from sluicegate.limits.admit import NOTHING, Held, check_size, reserved
 from sluicegate.upstreams.model import Candidate
 from sluicegate.usage.bodies import copy_of
 from sluicegate.usage.settle import CLIENT_CLOSED, Entry
@@ -67,12 +67,14 @@ class Pipeline:
             watch = self._parts.watches.begin(exchange.receive, principal, exchange.began)
             try:
                 extra = {} if kept is None else kept.options
-                answered = await graded(
-                    self.calls, Job(exchange, ask, principal, entry, watch, extra), self._parts
-                )
+                job = Job(exchange, ask, principal, entry, watch, extra)
+                if ask.plan.quality is None:
+                    answered = await self.calls.call(job)
+                else:
+                    answered = await graded(self.calls, job, self._parts)
                 answer = self._answer(exchange, entry, answered, watch, kept)
                 # The prompt may be long: it must not stay in memory for as long as its answer streams.
-                del ask, answered
+                del ask, answered, job
                 await answer
             finally:
                 watch.stop()
@@ -150,10 +152,12 @@ class Pipeline:
         entry.price = price = parts.scopes.price(plan.steps[0][0])
         asked = demand(ask, price)
         parts.ledger.check()
-        held = await parts.limiter.hold(scopes, asked)
         entry.prompt_tokens = asked.prompt
+        held: Held = NOTHING
+        if scopes:
+            held = await parts.limiter.hold(scopes, asked)
+            entry.limit_headers = held.headers
         entry.reserved_tokens, entry.reserved_micros = reserved(scopes, asked), asked.micros
-        entry.limit_headers = held.headers
         entry.copy = copy_of(plan.view.settings.bodies, ask.request.body)
         parts.ledger.opened(entry, held)
         entry.admitted_at = monotonic()
@@ -177,8 +181,11 @@ class Pipeline:
         if dropped:
             names = ", ".join(dropped[:_MOST_DROPPED])
             headers.append((b"x-dropped-params", errors.header_value(names)))
-        headers += entry.timing()
-        return headers + headers_of(entry, upstream, model)
+        if entry.timed:
+            headers += entry.timing()
+        if entry.switch is not None or entry.thinking is not None:
+            headers += headers_of(entry, upstream, model)
+        return headers
 
     def settle(self, entry: Entry, candidate: Candidate, outcome: "Outcome | None") -> None:
         """The record of an answer that has ended."""
@@ -192,17 +199,18 @@ class Pipeline:
     ) -> None:
         """Stages 9 and 10: relay, and settle before the last bytes leave."""
         reply, candidate = answered.reply, answered.candidate
-        own = [] if kept is None else kept.headers
         if reply.stream is None:
             entry.answered(reply.body)
             self.settle(entry, candidate, reply.outcome)
             headers = self.headers_of(entry, answered)
             if kept is not None:
+                headers += kept.headers
                 await kept.keep(reply.body, reply.outcome)
-            shown = reply.body if answered.held is None else answered.held
-            await exchange.answer(200, [*headers, *own], shown)
+            await exchange.answer(200, headers, reply.body if answered.held is None else answered.held)
             return
-        headers = [*self.headers_of(entry, answered), *own]
+        headers = self.headers_of(entry, answered)
+        if kept is not None:
+            headers += kept.headers
         settle = partial(self.settle, entry, candidate)
         last = None if kept is None else kept.last
         await self.stream(exchange, reply.stream, watch, headers, (settle, last))

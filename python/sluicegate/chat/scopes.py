@@ -7,7 +7,7 @@ from sluicegate.chat.window import BYTES_A_TOKEN, MEDIA_TOKENS
 from sluicegate.keys.model import Principal
 from sluicegate.limits.admit import ANSWER_TOKENS, Demand, Limiter, Scope, check_size
 from sluicegate.upstreams.profile import kind_of
-from sluicegate.usage.prices import Price, Prices
+from sluicegate.usage.prices import FREE, Price, Prices
 
 if TYPE_CHECKING:
     from sluicegate.chat.directory import Plan
@@ -66,9 +66,12 @@ def demand(ask: "Ask", price: Price) -> Demand:
     prompt += MEDIA_TOKENS * request.media_count
     answer = 0
     if rules.limits_answer:
-        limits = [limit for limit in (request.max_tokens, plan.most_tokens) if limit is not None]
-        answer = min(limits, default=ANSWER_TOKENS) * max(request.n, 1)
-    return Demand(prompt, answer, price.cost(prompt, answer))
+        wanted, most = request.max_tokens, plan.most_tokens
+        answer = ANSWER_TOKENS if wanted is None else wanted
+        if most is not None and (wanted is None or most < wanted):
+            answer = most
+        answer *= max(request.n, 1)
+    return Demand(prompt, answer, 0 if price is FREE else price.cost(prompt, answer))
 
 
 def leave(entry: "Entry") -> None:

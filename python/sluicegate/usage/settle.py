@@ -216,7 +216,10 @@ class Ledger:
         """Somebody was let in."""
         entry.principal = caller.name
         entry.workspace, entry.key = caller.workspace, caller.id
-        self._teller.begin(entry, head)
+        entry.timed = head.timed
+        entry.known_at = monotonic()
+        if self._teller.traces:
+            self._teller.begin(entry, head)
 
     def asked(self, entry: Entry, origin: str, forward: "Forward") -> "Forward":
         """An upstream is about to be asked: what is passed on to it of the client's headers."""
@@ -285,8 +288,9 @@ class Ledger:
         entry.has_ended = True
         held, entry.held = entry.held, None
         closing = monotonic()
-        cost = entry.price.cost(used.prompt, used.completion, used.cached)
-        micros = bounded(cost + entry.spent_micros)
+        micros = entry.spent_micros
+        if entry.price is not FREE:
+            micros = bounded(micros + entry.price.cost(used.prompt, used.completion, used.cached))
         if entry.spent_prompt or entry.spent_completion:
             prompt, completion = used.prompt + entry.spent_prompt, used.completion + entry.spent_completion
             used = used._replace(prompt=prompt, completion=completion)
