@@ -5,11 +5,14 @@ Blocking: call it in a thread. Records are written by one process at a time, whi
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
+from operator import attrgetter
 from pathlib import Path
-from threading import Thread
+from threading import Lock, Thread
 from typing import Any
+
+import msgspec
 
 from sluicegate.storage.errors import InvalidError, UnavailableError
 from sluicegate.usage.bodies import Body
@@ -59,6 +62,8 @@ CREATE UNIQUE INDEX uq_hours ON hours (hour, {", ".join(f'coalesce("{name}", -1)
 PRAGMA user_version = {_VERSION};
 """
 _INSERT = f"INSERT OR IGNORE INTO records ({COLUMNS}) VALUES ({', '.join('?' * len(NAMES))})"  # noqa: S608 (constants)
+_dimensions: Callable[[Record], tuple[Any, ...]] = attrgetter(*DIMENSIONS)
+_summands: Callable[[Record], tuple[int, ...]] = attrgetter(*SUMS[1:])
 _ADD = (
     f"INSERT INTO hours ({_HOURS}) VALUES ({', '.join('?' * (1 + len(DIMENSIONS) + len(SUMS)))}) "  # noqa: S608
     f"ON CONFLICT DO UPDATE SET {', '.join(f'{name} = {name} + excluded.{name}' for name in SUMS)}"
@@ -71,6 +76,10 @@ class DayFiles:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._bodies = BodyFiles(folder / "bodies")
+        # The day that is written to, its file and its connection: a new one for each batch would have to read
+        # its pages anew, and its end brings all of the log into the file.
+        self._writing: tuple[int, int, sqlite3.Connection] | None = None
+        self._lock = Lock()
 
     def write(self, records: Iterable[Record]) -> int:
         """Add records; those that are there stay as they are. Returns how many were new.
@@ -178,6 +187,9 @@ class DayFiles:
     def delete_before(self, at: int) -> int:
         """Delete the days that ended before a time. Returns how many."""
         old = [day for day in self._all_days() if (day + 1) * DAY_MS <= at]
+        with self._lock:
+            if self._writing is not None and self._writing[0] in old:
+                self._stop_writing()
         for day in old:
             for suffix in ("-wal", "-shm"):
                 with suppress(FileNotFoundError):
@@ -202,6 +214,8 @@ class DayFiles:
 
     def close(self) -> None:
         """Nothing stays open."""
+        with self._lock:
+            self._stop_writing()
 
     def _unlink_deleted(self) -> None:
         for path in self._folder.glob("usage-*.deleted"):
@@ -236,23 +250,37 @@ class DayFiles:
             raise UnavailableError(_reason(error)) from None
 
     def _write_day(self, day: int, records: Sequence[Record]) -> int:
-        self._make(day)
-        with self._open(day) as db:
-            db.execute("PRAGMA synchronous = NORMAL")
-            db.execute("PRAGMA cache_size = -65536")
-            db.execute("BEGIN IMMEDIATE")
+        with self._lock:
             try:
-                rows = {id_bytes(record.id): record for record in records}
-                for known in _known(db, list(rows)):
-                    del rows[known]
-                db.executemany(_INSERT, (_row(raw, record) for raw, record in rows.items()))
-                db.executemany(_ADD, _sums(rows))
-                db.execute("COMMIT")
+                return _add(self._writer(day), records)
+            except sqlite3.Error as error:
+                self._stop_writing()
+                raise UnavailableError(_reason(error)) from None
             except BaseException:
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
+                self._stop_writing()
                 raise
-        return len(rows)
+
+    def _writer(self, day: int) -> sqlite3.Connection:
+        """The connection of a day, unless its file is not the one it was."""
+        path = self.path(day)
+        if self._writing is not None:
+            of, inode, db = self._writing
+            with suppress(FileNotFoundError):
+                if of == day and path.stat().st_ino == inode:
+                    return db
+            self._stop_writing()
+        self._make(day)
+        db = sqlite3.connect(path, timeout=_BUSY_MS / 1000, isolation_level=None, check_same_thread=False)
+        self._writing = day, path.stat().st_ino, db
+        _bring_up(db)
+        db.execute("PRAGMA synchronous = NORMAL")
+        db.execute("PRAGMA cache_size = -65536")
+        return db
+
+    def _stop_writing(self) -> None:
+        if self._writing is not None:
+            self._writing[2].close()
+            self._writing = None
 
     def _make(self, day: int) -> None:
         path = self.path(day)
@@ -298,6 +326,22 @@ def _reason(error: sqlite3.Error) -> str:
     return "The usage records cannot be read or written: check the rights of the data directory."
 
 
+def _add(db: sqlite3.Connection, records: Sequence[Record]) -> int:
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        rows = {id_bytes(record.id): record for record in records}
+        for known in _known(db, list(rows)):
+            del rows[known]
+        db.executemany(_INSERT, (_row(raw, record) for raw, record in rows.items()))
+        db.executemany(_ADD, _sums(rows))
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+    return len(rows)
+
+
 def _known(db: sqlite3.Connection, ids: list[bytes]) -> Iterator[bytes]:
     for start in range(0, len(ids), 500):
         part = ids[start : start + 500]
@@ -306,7 +350,7 @@ def _known(db: sqlite3.Connection, ids: list[bytes]) -> Iterator[bytes]:
 
 
 def _row(raw: bytes, record: Record) -> tuple[Any, ...]:
-    return (raw, *(getattr(record, name) for name in NAMES[1:]))
+    return (raw, *msgspec.structs.astuple(record)[1:])
 
 
 def _sum(key: Sequence[Any], numbers: Sequence[int], *, timed: bool) -> Sum:
@@ -318,14 +362,10 @@ def _sum(key: Sequence[Any], numbers: Sequence[int], *, timed: bool) -> Sum:
 
 def _sums(rows: dict[bytes, Record]) -> list[tuple[Any, ...]]:
     """The records as additions to the hours: few rows, however many records."""
-    sums: dict[tuple[Any, ...], list[int]] = defaultdict(lambda: [0] * len(SUMS))
+    alike: dict[tuple[Any, ...], list[tuple[int, ...]]] = defaultdict(list)
     for raw, record in rows.items():
-        hour = time_of(raw) // HOUR_MS
-        entry = sums[(hour, *(getattr(record, name) for name in DIMENSIONS))]
-        entry[0] += 1
-        for number, name in enumerate(SUMS[1:], 1):
-            entry[number] += getattr(record, name)
-    return [(*key, *entry) for key, entry in sums.items()]
+        alike[(time_of(raw) // HOUR_MS, *_dimensions(record))].append(_summands(record))
+    return [(*key, len(found), *map(sum, zip(*found, strict=True))) for key, found in alike.items()]
 
 
 def _date(day: int) -> str:
