@@ -585,7 +585,8 @@ async fn a_shutdown_is_told_in_the_stream() {
 #[tokio::test]
 async fn the_end_of_a_key_is_told_in_the_stream() {
     within(async {
-        let cancels: [(fn(&Cancel), Error, &str); 2] = [
+        type Way = fn(&Cancel);
+        let cancels: [(Way, Error, &str); 2] = [
             (Cancel::key_revoked, Error::KeyRevoked, "api_key_revoked"),
             (Cancel::key_expired, Error::KeyExpired, "api_key_expired"),
         ];

@@ -133,7 +133,7 @@ pub(super) struct Caches {
 pub(super) enum Taken<'a> {
     Kept(MutexGuard<'a, Option<Cache>>),
     /// All were in use.
-    Own(Option<Cache>),
+    Own(Box<Option<Cache>>),
 }
 
 impl Caches {
@@ -146,7 +146,7 @@ impl Caches {
         let preferred = thread_number();
         (0..self.slots.len())
             .find_map(|offset| self.slots[(preferred + offset) % self.slots.len()].try_lock())
-            .map_or(Taken::Own(None), Taken::Kept)
+            .map_or_else(|| Taken::Own(Box::default()), Taken::Kept)
     }
 }
 
