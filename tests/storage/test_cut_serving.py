@@ -20,7 +20,7 @@ from test_serving import do, wait_until
 from fakes.tenants import Tenants
 from served import served
 from sluicegate.storage.location import Location
-from sluicegate.usage.day_files import DayFiles
+from sluicegate.usage.logbook import open_logbook
 from sluicegate.usage.model import Filter
 
 WORKERS = 3
@@ -157,7 +157,8 @@ def test_answers_of_a_revoked_key_end(location: Location, tmp_path: Path) -> Non
         assert [reader.ended_at for reader in kept] == [None] * WORKERS
         for reader in kept:
             reader.leave()
-    records = DayFiles(location.data_dir / "usage").page(Filter(key=key), limit=100).records
+    with closing(open_logbook(location)) as logbook:
+        records = logbook.page(Filter(key=key), limit=100).records
     assert sorted((record.stream, record.status, record.code) for record in records) == [
         (False, 401, "api_key_revoked"),
         *[(True, 200, "api_key_revoked")] * STREAMS,
