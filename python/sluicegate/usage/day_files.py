@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from operator import attrgetter
 from pathlib import Path
-from threading import Lock, Thread
+from threading import Thread
 from typing import Any
 
 import msgspec
@@ -76,10 +76,6 @@ class DayFiles:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._bodies = BodyFiles(folder / "bodies")
-        # The day that is written to, its file and its connection: a new one for each batch would have to read
-        # its pages anew, and its end brings all of the log into the file.
-        self._writing: tuple[int, int, sqlite3.Connection] | None = None
-        self._lock = Lock()
 
     def write(self, records: Iterable[Record]) -> int:
         """Add records; those that are there stay as they are. Returns how many were new.
@@ -187,9 +183,6 @@ class DayFiles:
     def delete_before(self, at: int) -> int:
         """Delete the days that ended before a time. Returns how many."""
         old = [day for day in self._all_days() if (day + 1) * DAY_MS <= at]
-        with self._lock:
-            if self._writing is not None and self._writing[0] in old:
-                self._stop_writing()
         for day in old:
             for suffix in ("-wal", "-shm"):
                 with suppress(FileNotFoundError):
@@ -214,8 +207,6 @@ class DayFiles:
 
     def close(self) -> None:
         """Nothing stays open."""
-        with self._lock:
-            self._stop_writing()
 
     def _unlink_deleted(self) -> None:
         for path in self._folder.glob("usage-*.deleted"):
@@ -250,37 +241,23 @@ class DayFiles:
             raise UnavailableError(_reason(error)) from None
 
     def _write_day(self, day: int, records: Sequence[Record]) -> int:
-        with self._lock:
-            try:
-                return _add(self._writer(day), records)
-            except sqlite3.Error as error:
-                self._stop_writing()
-                raise UnavailableError(_reason(error)) from None
-            except BaseException:
-                self._stop_writing()
-                raise
-
-    def _writer(self, day: int) -> sqlite3.Connection:
-        """The connection of a day, unless its file is not the one it was."""
-        path = self.path(day)
-        if self._writing is not None:
-            of, inode, db = self._writing
-            with suppress(FileNotFoundError):
-                if of == day and path.stat().st_ino == inode:
-                    return db
-            self._stop_writing()
         self._make(day)
-        db = sqlite3.connect(path, timeout=_BUSY_MS / 1000, isolation_level=None, check_same_thread=False)
-        self._writing = day, path.stat().st_ino, db
-        _bring_up(db)
-        db.execute("PRAGMA synchronous = NORMAL")
-        db.execute("PRAGMA cache_size = -65536")
-        return db
-
-    def _stop_writing(self) -> None:
-        if self._writing is not None:
-            self._writing[2].close()
-            self._writing = None
+        with self._open(day) as db:
+            db.execute("PRAGMA synchronous = NORMAL")
+            db.execute("PRAGMA cache_size = -65536")
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                rows = {id_bytes(record.id): record for record in records}
+                for known in _known(db, list(rows)):
+                    del rows[known]
+                db.executemany(_INSERT, (_row(raw, record) for raw, record in rows.items()))
+                db.executemany(_ADD, _sums(rows))
+                db.execute("COMMIT")
+            except BaseException:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+                raise
+        return len(rows)
 
     def _make(self, day: int) -> None:
         path = self.path(day)
@@ -324,22 +301,6 @@ def _reason(error: sqlite3.Error) -> str:
     if "malformed" in said or "not a database" in said:
         return "A file of usage records is damaged: move it away, or restore a backup."
     return "The usage records cannot be read or written: check the rights of the data directory."
-
-
-def _add(db: sqlite3.Connection, records: Sequence[Record]) -> int:
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        rows = {id_bytes(record.id): record for record in records}
-        for known in _known(db, list(rows)):
-            del rows[known]
-        db.executemany(_INSERT, (_row(raw, record) for raw, record in rows.items()))
-        db.executemany(_ADD, _sums(rows))
-        db.execute("COMMIT")
-    except BaseException:
-        if db.in_transaction:
-            db.execute("ROLLBACK")
-        raise
-    return len(rows)
 
 
 def _known(db: sqlite3.Connection, ids: list[bytes]) -> Iterator[bytes]:
