@@ -143,8 +143,7 @@ class Calls:
     async def _prepared(self, job: Job, candidate: Candidate, inject: bool) -> Prepared:
         """The body for this upstream. Raises where it is too long for the model, or a limit is reached."""
         upstream, model = candidate
-        if job.entry.at_upstream is not None:
-            leave(job.entry)
+        leave(job.entry)
         ask, windows = job.ask, self._parts.windows
         switch = None if ask.plan.thinking is None else switch_of(ask, candidate)
         made = recipe(ask, upstream, self._parts.make_recipe, switch)
@@ -185,9 +184,7 @@ class Calls:
         entry.attempts += 1
         entry.upstream = upstream.name
         entry.upstream_model = model
-        if entry.attempts > 1 or candidate is not job.ask.plan.steps[0][0]:
-            # That one's was looked up when the request was admitted.
-            entry.price = self._parts.scopes.price(candidate)
+        entry.price = self._parts.scopes.price(candidate)
         options = self._options(job, prepared, deadline)
         if entry.trace is not None:
             forward = job.exchange.head.forward

@@ -58,11 +58,8 @@ def quality_of(spec: AssistantSpec) -> QualityRule | None:
     )
 
 
-async def graded(calls: "Calls", job: "Job", parts: "Parts") -> "Answered":
+async def graded(calls: "Calls", job: "Job", parts: "Parts", rule: QualityRule) -> "Answered":
     """The answer that the client gets. Raises 422 where none is good enough and the assistant says so."""
-    rule = job.ask.plan.quality
-    if rule is None or job.ask.rules.operation != "chat":
-        return await calls.call(job)
     if not job.ask.request.stream:
         return await _call(calls, job, parts, rule)
     if rule.holds_streams:

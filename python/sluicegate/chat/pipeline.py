@@ -68,10 +68,12 @@ class Pipeline:
             try:
                 extra = {} if kept is None else kept.options
                 job = Job(exchange, ask, principal, entry, watch, extra)
-                if ask.plan.quality is None:
+                quality = ask.plan.quality
+                # Asked here: a stage that does nothing costs a microsecond.
+                if quality is None or self._operation != "chat":
                     answered = await self.calls.call(job)
                 else:
-                    answered = await graded(self.calls, job, self._parts)
+                    answered = await graded(self.calls, job, self._parts, quality)
                 answer = self._answer(exchange, entry, answered, watch, kept)
                 # The prompt may be long: it must not stay in memory for as long as its answer streams.
                 del ask, answered, job
@@ -181,8 +183,7 @@ class Pipeline:
         if dropped:
             names = ", ".join(dropped[:_MOST_DROPPED])
             headers.append((b"x-dropped-params", errors.header_value(names)))
-        if entry.timed:
-            headers += entry.timing()
+        headers += entry.timing()
         if entry.switch is not None or entry.thinking is not None:
             headers += headers_of(entry, upstream, model)
         return headers

@@ -10,7 +10,7 @@ from sluicegate import errors
 from sluicegate.http.body import BodyReader
 from sluicegate.http.door import Callers, Door, Visit, listed, metadata_of
 from sluicegate.storage.errors import NotFoundError
-from sluicegate.storage.shelf import Shelf, not_configured
+from sluicegate.storage.shelf import Shelf
 
 _PATH = "/v1/chat/completions"
 _METADATA = re.compile(r"^metadata\[(.{1,64})\]$")
@@ -34,12 +34,8 @@ class StoredChatsEndpoint:
                 visit.require("GET")
             case _:
                 raise errors.unknown_path()
-        if not self._shelf.configured:
-            raise not_configured(None)
-        try:
+        with self._shelf.answering():
             await self._answer(visit)
-        except NotFoundError as error:
-            raise errors.not_kept(error.kind, error.ref) from None
 
     async def _answer(self, visit: Visit) -> None:
         store, owner = _store(), visit.owner

@@ -90,8 +90,6 @@ def refuses(failure: "Failure", switch: Switch | None) -> bool:
 def headers_of(entry: "Entry", upstream: "Upstream", model: str) -> "list[Header]":
     """`x-thinking`: what was asked and how, whether it works, and what went wrong."""
     switch: Switch | None = entry.switch
-    if switch is None and entry.thinking is None:
-        return []
     parts = []
     if switch is not None and switch.value != "inherit":
         parts = [switch.value, f"way={switch.way}"]

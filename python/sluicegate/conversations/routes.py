@@ -8,8 +8,7 @@ from sluicegate import errors
 from sluicegate.conversations.model import MOST_ITEMS_AT_ONCE, read_items
 from sluicegate.http.body import BodyReader
 from sluicegate.http.door import Callers, Door, Visit, listed, metadata_of
-from sluicegate.storage.errors import NotFoundError
-from sluicegate.storage.shelf import Shelf, not_configured
+from sluicegate.storage.shelf import Shelf
 
 _PATH = "/v1/conversations"
 _ITEMS = "items"
@@ -24,9 +23,7 @@ class ConversationsEndpoint:
 
     async def __call__(self, scope: dict[str, Any], _receive: Any, _send: Any) -> None:
         visit = await self._door.enter(scope)
-        if not self._shelf.configured:
-            raise not_configured(None)
-        try:
+        with self._shelf.answering():
             match visit.path:
                 case ():
                     await self._collection(visit)
@@ -38,8 +35,6 @@ class ConversationsEndpoint:
                     await self._item(visit, conversation, item)
                 case _:
                     raise errors.unknown_path()
-        except NotFoundError as error:
-            raise errors.not_kept(error.kind, error.ref) from None
 
     async def _collection(self, visit: Visit) -> None:
         visit.require("POST")

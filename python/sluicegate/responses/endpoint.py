@@ -11,8 +11,7 @@ from sluicegate.http.body import BodyReader
 from sluicegate.http.door import Callers, Door, Json, Visit, listed
 from sluicegate.http.exchange import exchange_of
 from sluicegate.responses.pipeline import ResponsesPipeline
-from sluicegate.storage.errors import NotFoundError
-from sluicegate.storage.shelf import Shelf, not_configured
+from sluicegate.storage.shelf import Shelf
 
 _PATH = "/v1/responses"
 # Nobody has worked on it for so long: its worker is gone.
@@ -47,12 +46,8 @@ class StoredEndpoint:
                 visit.require("POST")
             case _:
                 raise errors.unknown_path()
-        if not self._shelf.configured:
-            raise not_configured(None)
-        try:
+        with self._shelf.answering():
             await self._answer(visit)
-        except NotFoundError as error:
-            raise errors.not_kept(error.kind, error.ref) from None
 
     async def _answer(self, visit: Visit) -> None:
         store, owner, ref = _store(), visit.owner, visit.path[0]

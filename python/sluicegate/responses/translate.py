@@ -20,7 +20,6 @@ _PARAMS = {
 # What refers to what is stored, which is here.
 _KEPT_HERE = ("previous_response_id", "conversation", "background", "metadata", "truncation")
 _INSTRUCTIONS = ("system", "developer")
-_FUNCTION = ("name", "description", "parameters", "strict")
 
 
 def chat_body(asked: Asked, items: list[Json]) -> bytes:

@@ -1,10 +1,11 @@
 """The database as the requests of clients see it: there, not configured, or not answering."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from sluicegate import errors
-from sluicegate.storage.errors import UnavailableError
+from sluicegate.storage.errors import NotFoundError, UnavailableError
 
 if TYPE_CHECKING:
     from sluicegate.storage.database import Database
@@ -30,6 +31,16 @@ class Shelf:
         """Wait for what is being written."""
         if self._writer is not None:
             await self._writer.close()
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """An endpoint that cannot do without it. Raises 400 where there is none, 404 for what is not kept."""
+        if not self.configured:
+            raise not_configured(None)
+        try:
+            yield
+        except NotFoundError as error:
+            raise errors.not_kept(error.kind, error.ref) from None
 
     async def read(self, query: "Callable[[View], Awaitable[T]]") -> T:
         """Run some queries. Raises 503, and what `query` raises."""

@@ -100,17 +100,8 @@ def search(
 
 def _fine_conditions(wanted: Filter) -> tuple[str, list[Any]]:
     """What no index knows."""
-    parts: list[str] = []
-    values: list[Any] = []
-    if wanted.least_us is not None:
-        parts.append("duration_us >= ?")
-        values.append(wanted.least_us)
-    if wanted.most_us is not None:
-        parts.append("duration_us <= ?")
-        values.append(wanted.most_us)
-    if wanted.conversation is not None:
-        parts.append("conversation = ?")
-        values.append(wanted.conversation)
+    parts = [f"{comparison} ?" for comparison, _ in wanted.comparisons]
+    values: list[Any] = [value for _, value in wanted.comparisons]
     if wanted.text is not None:
         literal = wanted.text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
         parts.append("error LIKE ? ESCAPE '\\'")

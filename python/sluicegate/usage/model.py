@@ -187,9 +187,19 @@ class Filter(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     conversation: str | None = None
 
     @property
+    def comparisons(self) -> list[tuple[str, int | str]]:
+        """What no index knows, but for the text: a comparison in SQL up to its value, and the value."""
+        wanted = (
+            ("duration_us >=", self.least_us),
+            ("duration_us <=", self.most_us),
+            ("conversation =", self.conversation),
+        )
+        return [(comparison, value) for comparison, value in wanted if value is not None]
+
+    @property
     def is_exact(self) -> bool:
         """The hourly figures know all that is asked for."""
-        return (self.least_us, self.most_us, self.text, self.conversation) == (None, None, None, None)
+        return not self.comparisons and self.text is None
 
 
 class Page(Struct, frozen=True):

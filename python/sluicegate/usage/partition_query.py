@@ -209,17 +209,8 @@ def _where(wanted: Filter, start: bytes, end: bytes) -> tuple[str, list[Any]]:
 
 def _fine(wanted: Filter) -> tuple[str, list[Any]]:
     """What no index knows."""
-    parts: list[str] = []
-    values: list[Any] = []
-    if wanted.least_us is not None:
-        parts.append("duration_us >= %s")
-        values.append(wanted.least_us)
-    if wanted.most_us is not None:
-        parts.append("duration_us <= %s")
-        values.append(wanted.most_us)
-    if wanted.conversation is not None:
-        parts.append("conversation = %s")
-        values.append(wanted.conversation)
+    parts = [f"{comparison} %s" for comparison, _ in wanted.comparisons]
+    values: list[Any] = [value for _, value in wanted.comparisons]
     if wanted.text is not None:
         literal = re.sub(r"([%_~])", r"~\1", wanted.text)
         parts.append("error ILIKE %s ESCAPE '~'")

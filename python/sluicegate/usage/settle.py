@@ -10,7 +10,7 @@ from sluicegate.engine import phases
 from sluicegate.telemetry.logs import Log
 from sluicegate.usage.bodies import Body, Copy
 from sluicegate.usage.closed import record_of
-from sluicegate.usage.model import Record, bounded
+from sluicegate.usage.model import MICROS, Record, bounded
 from sluicegate.usage.prices import FREE, Price
 from sluicegate.usage.tell import End, Teller, Used, observed
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 CLIENT_CLOSED = 499
 _INTERNAL = 500
 _FIRST_5XX = 500
-_MICROSECONDS = 1_000_000
 
 
 class Held(Protocol):
@@ -92,13 +91,6 @@ class Entry(Struct, gc=False):
     timed: bool = False
     trace: "Trace | None" = None
     has_ended: bool = False
-
-    def answered(self, body: bytes) -> None:
-        """The whole answer of a call that is no stream."""
-        self.bytes_out = len(body)
-        if self.copy is not None:
-            self.copy.answered(body)
-
     # What the last attempt said of thinking, and whether the core looks for some in its answer.
     switch: Any = None
     looks: bool = False
@@ -113,6 +105,12 @@ class Entry(Struct, gc=False):
     spent_prompt: int = 0
     spent_completion: int = 0
     spent_micros: int = 0
+
+    def answered(self, body: bytes) -> None:
+        """The whole answer of a call that is no stream."""
+        self.bytes_out = len(body)
+        if self.copy is not None:
+            self.copy.answered(body)
 
     def record(self) -> Record:
         """As it stands while it is under way: the prompt is sent, and of the answer nobody knows."""
@@ -144,10 +142,10 @@ class Entry(Struct, gc=False):
             waited += closing - self.asked_at
         elif outcome is not None:
             # By the core's own clock: what the bridge adds to it is ours.
-            waited += outcome.duration_us / _MICROSECONDS - (self.answered_at - self.asked_at)
+            waited += outcome.duration_us / MICROS - (self.answered_at - self.asked_at)
         if self.known_at:
             waited += (self.read_at or closing) - self.known_at
-        return max(int((closing - self.began - waited) * _MICROSECONDS), 0)
+        return max(int((closing - self.began - waited) * MICROS), 0)
 
     def readings(
         self, closing: float, now: float
@@ -218,8 +216,7 @@ class Ledger:
         entry.workspace, entry.key = caller.workspace, caller.id
         entry.timed = head.timed
         entry.known_at = monotonic()
-        if self._teller.traces:
-            self._teller.begin(entry, head)
+        self._teller.begin(entry, head)
 
     def asked(self, entry: Entry, origin: str, forward: "Forward") -> "Forward":
         """An upstream is about to be asked: what is passed on to it of the client's headers."""

@@ -55,11 +55,6 @@ class Teller:
         self._metrics = metrics
         self._tracer = tracer
 
-    @property
-    def traces(self) -> bool:
-        """Whether there are any."""
-        return self._tracer is not None
-
     def begin(self, entry: "Entry", head: "Head") -> None:
         """Somebody was let in, where there are traces."""
         if self._tracer is not None:
