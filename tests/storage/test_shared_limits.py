@@ -42,7 +42,7 @@ async def test_two_machines_pass_exactly_the_limit(machine: Any) -> None:
     ("limits", "budget"),
     [
         (Limits(requests_per_day=1000), Budget()),
-        (Limits(requests_per_minute=1_000_000, request_burst=900, concurrent_requests=128), Budget()),
+        (Limits(requests_per_minute=1_000_000, concurrent_requests=128), Budget()),
         (Limits(), Budget(usd_per_month=0.02)),
     ],
 )
