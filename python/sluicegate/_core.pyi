@@ -507,8 +507,8 @@ class Metrics:
         attempts: int,
         first_us: int | None,
         answer_us: int | None,
-        overhead_us: int,
-        readings: _Readings,
+        marks: Marks,
+        closing: float,
     ) -> None:
         """A request has ended. `tokens`: prompt, completion, cached, reasoning; `micros`: of a dollar."""
     def failed(self, upstream: str) -> None:
@@ -534,12 +534,44 @@ class Metrics:
     def bounds() -> tuple[list[int], list[int]]:
         """Upper bounds of the buckets in microseconds: of own work, and of what is waited for."""
 
-# Of one monotonic clock, in seconds; 0: not reached. Began, caller known, body read, plan made, admitted,
-# upstream asked, answered; then seconds waited for upstreams; end begun, and now.
-_Readings = tuple[float, float, float, float, float, float, float, float, float, float]
+@final
+class Marks:
+    """When one request came through which stage: readings of `time.monotonic`, in seconds; 0: it has not."""
 
-def phases(readings: _Readings, relayed: bool) -> list[tuple[str, int]]:
-    """Microseconds of each phase that a request has come to; `relayed`: an answer was passed on."""
+    def __new__(
+        cls,
+        began: float,
+        known: float = 0.0,
+        read: float = 0.0,
+        planned: float = 0.0,
+        admitted: float = 0.0,
+        asked: float = 0.0,
+        answered: float = 0.0,
+        waited: float = 0.0,
+    ) -> Self:
+        """`waited`: seconds, for all upstreams together."""
+    @property
+    def began(self) -> float:
+        """The request came."""
+    def known(self) -> None:
+        """Its caller is known now."""
+    def read(self) -> None:
+        """Its body is read."""
+    def planned(self) -> None:
+        """Its plan is made."""
+    def admitted(self) -> None:
+        """It is within its limits."""
+    def asked(self) -> None:
+        """An upstream is asked."""
+    def answered(self) -> None:
+        """It has answered: with the head of a stream, or all of a plain answer, or a failure."""
+    def overhead_us(self, closing: float, answer_us: int | None) -> int:
+        """The gateway's own part: all but the waiting for the client's body and for upstreams.
+
+        `closing`: when the end began. `answer_us`: from the call to the end of the answer, by its own clock.
+        """
+    def phases(self, closing: float, relayed: bool) -> list[tuple[str, int]]:
+        """Microseconds of each phase that it has come to; `relayed`: an answer was passed on."""
 
 @final
 class Journal:

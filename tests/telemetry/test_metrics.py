@@ -20,7 +20,7 @@ from prometheus_client import parser
 from prometheus_client.openmetrics import parser as openmetrics
 
 from processes import free_port
-from sluicegate.engine import Metrics, phases
+from sluicegate.engine import Marks, Metrics
 from sluicegate.telemetry.listener import Listener, split_address
 from sluicegate.telemetry.logs import Log
 from sluicegate.telemetry.metrics import FAMILIES, exposition, open_metrics
@@ -32,7 +32,8 @@ from sluicegate.telemetry.run_folder import (
 )
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
-READINGS = (1.0, 1.001, 1.003, 1.006, 1.010, 1.015, 1.215, 0.2, 1.221, 1.228)
+READINGS = (1.0, 1.001, 1.003, 1.006, 1.010, 1.015, 1.215, 0.2)
+CLOSING = 1.221
 
 
 def ended(metrics: Metrics, **changes: Any) -> None:
@@ -49,8 +50,8 @@ def ended(metrics: Metrics, **changes: Any) -> None:
         "attempts": 1,
         "first_us": 1500,
         "answer_us": 200_000,
-        "overhead_us": 28_000,
-        "readings": READINGS,
+        "marks": Marks(*READINGS),
+        "closing": CLOSING,
     }
     metrics.ended(**{**values, **changes})
 
@@ -154,19 +155,29 @@ def test_numbers_that_do_not_fit_are_refused_not_wrapped() -> None:
         ended(metrics, micros=-1)
     with pytest.raises(TypeError):
         ended(metrics, workspace=None)
-    ended(metrics, readings=(float("nan"),) * 10)
-    ended(metrics, readings=(float("inf"), *READINGS[1:]))
+    ended(metrics, marks=Marks(*(float("nan"),) * 8), closing=float("nan"))
+    ended(metrics, marks=Marks(float("inf"), *READINGS[1:]))
     assert samples(exposition(metrics.read(), "")[0].decode())
 
 
 def test_phases_that_were_not_reached_are_left_out() -> None:
-    refused = (1.0, 1.001, 1.003, 0.0, 0.0, 0.0, 0.0, 0.0, 1.01, 1.012)
-    assert phases(refused, relayed=False) == [
-        ("authenticate", 1000),
-        ("read", 2000),
-        ("resolve", 7000),
-        ("settle", 2000),
-    ]
+    refused = Marks(1.0, known=1.001, read=1.003)
+    *found, (last, _) = refused.phases(1.01, relayed=False)
+    assert found == [("authenticate", 1000), ("read", 2000), ("resolve", 7000)]
+    assert last == "settle"
+
+
+def test_marks_are_read_from_the_clock_of_python() -> None:
+    before = time.monotonic()
+    marks = Marks(before)
+    marks.known()
+    marks.read()
+    marks.asked()
+    marks.answered()
+    took = int((time.monotonic() - before) * 1e6) + 1
+    phases = dict(marks.phases(time.monotonic(), relayed=True))
+    assert all(0 <= one <= took + 1000 for one in phases.values())
+    assert marks.began == before
 
 
 @pytest.fixture
@@ -257,9 +268,9 @@ def test_two_processes_count_in_one_file(tmp_path: Path) -> None:
     path = tmp_path / "metrics.map"
     ours = Metrics(path, 5)
     code = (
-        "import sys; from sluicegate.engine import Metrics; m = Metrics(sys.argv[1], 5)\n"
+        "import sys; from sluicegate.engine import Marks, Metrics; m = Metrics(sys.argv[1], 5)\n"
         "for _ in range(1000):\n"
-        "    m.ended('chat', 'acme', 'up', 'gpt', None, 200, False, (1, 1, 0, 0), 1, 1, 1, 1, 1, (1.0,) * 10)\n"  # noqa: E501
+        "    m.ended('chat', 'acme', 'up', 'gpt', None, 200, False, (1, 1, 0, 0), 1, 1, 1, 1, Marks(1.0), 1.1)\n"  # noqa: E501
         "m.publish('open_requests', 50)\n"
     )
     running = [subprocess.Popen([sys.executable, "-c", code, str(path)]) for _ in range(4)]

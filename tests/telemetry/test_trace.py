@@ -19,6 +19,7 @@ from trace_rig import KEY, Collector, Quiet, Upstream, ask, attributes, gateway,
 from fakes.engine import FakeOutcome
 from processes import free_port
 from sluicegate.clock import monotonic
+from sluicegate.engine import Marks
 from sluicegate.telemetry.trace import TraceError, Tracer, exporter_for, is_asked_for, open_tracer
 from sluicegate.usage.settle import Entry
 from sluicegate.usage.tell import End, Used
@@ -268,10 +269,10 @@ def spans() -> Iterator[tuple[Tracer, InMemorySpanExporter]]:
 def test_names_of_operations(spans: tuple[Tracer, InMemorySpanExporter], operation: str, name: str) -> None:
     tracer, exporter = spans
     trace = tracer.begin(monotonic() - 1.0, ())
-    entry = Entry("req_1", operation, 0.0, upstream="u", upstream_model="m")
+    entry = Entry("req_1", operation, Marks(0.0), upstream="u", upstream_model="m")
     trace.asked(entry, "https://[::1]:8443", ())
     outcome: Any = FakeOutcome(finish_reasons=[])
-    trace.ended(entry, End(200, None, Used(1, 2), outcome, 5, 0.0, 10))
+    trace.ended(entry, End(200, None, Used(1, 2), outcome, 5, 0.0))
     call, request = exporter.get_finished_spans()
     assert (call.name, call.kind, request.kind) == (name, SpanKind.CLIENT, SpanKind.SERVER)
     assert request.name == f"POST /v1/{'chat/completions' if operation == 'chat' else operation}"
@@ -287,12 +288,12 @@ def test_a_stream_that_broke_off_is_an_error_though_it_was_a_200(
     spans: tuple[Tracer, InMemorySpanExporter],
 ) -> None:
     tracer, exporter = spans
-    entry = Entry("req_1", "chat", 0.0, upstream="u", upstream_model="m")
+    entry = Entry("req_1", "chat", Marks(0.0), upstream="u", upstream_model="m")
     outcome: Any = FakeOutcome()
     for code in ("upstream_broken", "client_closed"):
         trace = tracer.begin(monotonic(), ())
         trace.asked(entry, "http://u", ())
-        trace.ended(entry, End(200, code, Used(1, 2), outcome, 5, 0.0, 10))
+        trace.ended(entry, End(200, code, Used(1, 2), outcome, 5, 0.0))
         call, request = exporter.get_finished_spans()
         wanted = StatusCode.ERROR if code == "upstream_broken" else StatusCode.UNSET
         assert call.status.status_code is request.status.status_code is wanted
@@ -307,9 +308,9 @@ def test_a_broken_traceparent_begins_a_new_trace(
 ) -> None:
     tracer, exporter = spans
     trace = tracer.begin(monotonic(), (("traceparent", given), ("openai-beta", "x")))
-    entry = Entry("req_1", "chat", 0.0, upstream="u", upstream_model="m")
+    entry = Entry("req_1", "chat", Marks(0.0), upstream="u", upstream_model="m")
     passed = dict(trace.asked(entry, "http://u", (("traceparent", given), ("openai-beta", "x"))))
     assert passed["openai-beta"] == "x"
     assert passed["traceparent"] != given
-    trace.ended(entry, End(200, None, Used(1, 2), None, 5, 0.0, 10))
+    trace.ended(entry, End(200, None, Used(1, 2), None, 5, 0.0))
     assert exporter.get_finished_spans()[-1].parent is None

@@ -246,11 +246,11 @@ def test_mistakes_name_file_line_and_key(tmp_path: Path, line: str, message: str
 def test_prices_come_from_the_operator_then_the_list_then_nowhere() -> None:
     own = {"a": {"m": PriceConfig(prompt=2.0, completion=4.0, cached=0.5), "*": PriceConfig(prompt=1.0)}}
     prices = Prices(own)
-    assert prices.of("a", "m", lambda: "openai") == Price(2_000_000, 4_000_000, 500_000)
-    assert prices.of("a", "other", lambda: "openai") == Price(1_000_000, 0, 1_000_000)
-    assert prices.of("b", "m", lambda: "vllm") is FREE
-    assert prices.of("b", "no such model", lambda: "openai") is FREE
-    listed = prices.of("b", "gpt-4o", lambda: "openai")
+    assert prices.find("a", "openai", "m") == Price(2_000_000, 4_000_000, 500_000)
+    assert prices.find("a", "openai", "other") == Price(1_000_000, 0, 1_000_000)
+    assert prices.find("b", "vllm", "m") is FREE
+    assert prices.find("b", "openai", "no such model") is FREE
+    listed = prices.find("b", "openai", "gpt-4o")
     assert listed == Price(2_500_000, 10_000_000, 1_250_000)
 
 

@@ -13,7 +13,7 @@ from fakes.asgi import AUTH, JSON, KEY, Client, request
 from fakes.engine import FakeFailure, FakeOutcome, FakeReply, failed, streaming
 from fakes.gateway import TWO, FakeGateway, Made
 from sluicegate import observability
-from sluicegate.engine import Metrics
+from sluicegate.engine import Marks, Metrics
 from sluicegate.observability import key_of
 from sluicegate.settings import Secret, ServerConfig
 from sluicegate.telemetry.logs import Log
@@ -224,9 +224,8 @@ async def test_waiting_for_body_and_upstream_is_no_overhead(make: Made) -> None:
 
 
 async def test_overhead_of_an_answer_is_by_the_clock_of_the_core() -> None:
-    entry = Entry(
-        "req", "chat", 10.0, known_at=10.1, read_at=10.3, asked_at=11.0, answered_at=12.0, waited=1.5
-    )
+    marks = Marks(10.0, known=10.1, read=10.3, asked=11.0, answered=12.0, waited=1.5)
+    entry = Entry("req", "chat", marks)
     outcome: Any = FakeOutcome(duration_us=900_000)
     # In all 3 s: 0.2 for the body, 0.5 for an upstream that failed, 0.9 for the one that answered.
     assert entry.overhead_us(13.0, outcome) == pytest.approx(1_400_000, abs=2)
@@ -243,7 +242,7 @@ async def test_a_count_that_fails_harms_no_request(make: Made, monkeypatch: pyte
     gateway = observed(make)
     log = Log(gateway.output)
     broken: Any = Broken()
-    Teller(log, broken).tell(Entry("req_1", "chat", 0.0), End(200, None, Used(0, 0), None, 0, 1.0, 1))
+    Teller(log, broken).tell(Entry("req_1", "chat", Marks(0.0)), End(200, None, Used(0, 0), None, 0, 1.0))
     log.close()
     assert '"telemetry_failed"' in gateway.output.getvalue()
     assert "canary" not in gateway.output.getvalue()
@@ -336,8 +335,8 @@ async def test_models_that_clients_make_up_are_bounded_to_what_was_answered() ->
     metrics = Metrics()
     for number in range(300):
         teller = Teller(Log(), metrics)
-        entry = Entry("r", "chat", 0.0, upstream="u", upstream_model=f"made-up-{number}")
-        teller.tell(entry, End(404, "model_not_found", Used(0, 0), None, 0, 1.0, 1))
+        entry = Entry("r", "chat", Marks(0.0), upstream="u", upstream_model=f"made-up-{number}")
+        teller.tell(entry, End(404, "model_not_found", Used(0, 0), None, 0, 1.0))
     assert not [sample for sample in metrics.read() if sample[0].startswith("model")]
 
 

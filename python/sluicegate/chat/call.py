@@ -184,12 +184,13 @@ class Calls:
         entry.attempts += 1
         entry.upstream = upstream.name
         entry.upstream_model = model
-        entry.price = self._parts.scopes.price(candidate)
+        if candidate is not job.ask.plan.steps[0][0]:
+            entry.price = self._parts.scopes.price(candidate)
         options = self._options(job, prepared, deadline)
         if entry.trace is not None:
             forward = job.exchange.head.forward
             options["headers"] = list(self._parts.ledger.asked(entry, upstream.handle.origin, forward))
-        entry.asked_at = monotonic()
+        entry.marks.asked()
         native = None if job.native is None else job.native(candidate)
         if native is None:
             entry.switch, entry.looks = prepared.switch, prepared.thinking is not None
@@ -200,8 +201,7 @@ class Calls:
             pending = self._parts.engine.start(upstream.handle, "responses", native, **options)
         job.watch.on_gone(pending.call)
         reply = await pending.reply()
-        entry.answered_at = monotonic()
-        entry.waited += entry.answered_at - entry.asked_at
+        entry.marks.answered()
         if reply.failure is not None:
             self._parts.ledger.call_failed(entry, reply.failure)
         return reply

@@ -21,11 +21,10 @@ class Endpoint:
         self._pipeline = pipeline
         self._others = others
 
-    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+    def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> Awaitable[None]:
         if self._others is not None and scope["method"] != "POST":
-            await self._others(scope, receive, send)
-            return
-        await self._pipeline.respond(exchange_of(scope))
+            return self._others(scope, receive, send)
+        return self._pipeline.respond(exchange_of(scope))
 
 
 def route(parts: Parts, stored: App) -> Route:

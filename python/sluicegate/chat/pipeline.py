@@ -13,8 +13,7 @@ from sluicegate.chat.prepare import Ask, Operation, Rules, check
 from sluicegate.chat.remember import Conversation
 from sluicegate.chat.scopes import demand
 from sluicegate.chat.thinking import headers_of
-from sluicegate.clock import monotonic
-from sluicegate.engine import RequestError
+from sluicegate.engine import Marks, RequestError
 from sluicegate.errors import ClientGoneError, GatewayError
 from sluicegate.http.exchange import JSON_HEADERS, Exchange
 from sluicegate.http.head import require_json, require_method
@@ -51,12 +50,15 @@ class Pipeline:
 
     async def respond(self, exchange: Exchange) -> None:
         """Answer one request. Raises what the envelope turns into a response; by then it is on record."""
-        entry = Entry(exchange.request_id, self._operation, exchange.began, client=exchange.client)
+        entry = Entry(exchange.request_id, self._operation, Marks(exchange.began), client=exchange.client)
         conversation: Conversation | None = None
         try:
-            principal = await self.identify(exchange, entry)
-            ask = await self.plan(entry, principal, await self.read(exchange, entry))
-            kept: Keeping | None = self._parts.chats.begin(ask, principal)
+            principal, body = await self.enter(exchange, entry)
+            ask = await self.plan(entry, principal, body)
+            del body
+            kept: Keeping | None = None
+            if ask.request.store:
+                kept = self._parts.chats.begin(ask, principal)
             if ask.plan.keeps_history and self._rules.remembers:
                 kept = conversation = await self._parts.memory.recall(exchange.headers, ask, principal, kept)
                 ask = conversation.ask
@@ -94,8 +96,8 @@ class Pipeline:
                 # A fault of our own, or the end of the task: what was reserved is free again, and on record.
                 self._parts.ledger.dropped(entry)
 
-    async def identify(self, exchange: Exchange, entry: Entry) -> Principal:
-        """Stage 1, and what the headers alone can be refused for."""
+    async def enter(self, exchange: Exchange, entry: Entry) -> tuple[Principal, bytes]:
+        """Stages 1 and 2: who it is, and what the headers alone can be refused for; then the body."""
         parts = self._parts
         head = exchange.head
         # Who comes first: without a key nobody makes us read a body, or learns which paths there are.
@@ -105,17 +107,17 @@ class Pipeline:
         exchange.key_until = principal.until
         if self._rules.scope not in principal.scopes:
             raise errors.missing_scope(self._rules.scope)
-        require_method(exchange.method, "POST")
+        if exchange.method != "POST":
+            require_method(exchange.method, "POST")
         require_json(head)
-        return principal
-
-    async def read(self, exchange: Exchange, entry: Entry) -> bytes:
-        """Stage 2."""
-        body = await self._parts.bodies.read(exchange.receive, exchange.head.content_length)
+        first = parts.bodies.first(exchange.receive, head.content_length)
+        body = parts.bodies.at_once(first, head.content_length)
+        if body is None:
+            body = await parts.bodies.rest(first, exchange.receive, head.content_length)
         entry.bytes_in = len(body)
-        entry.read_at = monotonic()
+        entry.marks.read()
         exchange.body_read = True
-        return body
+        return principal, body
 
     async def plan(self, entry: Entry, principal: Principal, body: bytes) -> Ask:
         """Stages 3 and 4: everything else that can be refused without asking anybody."""
@@ -139,7 +141,7 @@ class Pipeline:
         ask = Ask(plan, self._rules, request)
         if plan.assistant is not None:
             check(ask, plan.assistant)
-        entry.planned_at = monotonic()
+        entry.marks.planned()
         return ask
 
     async def admit(self, ask: Ask, principal: Principal, entry: Entry) -> None:
@@ -162,7 +164,7 @@ class Pipeline:
         entry.reserved_tokens, entry.reserved_micros = reserved(scopes, asked), asked.micros
         entry.copy = copy_of(plan.view.settings.bodies, ask.request.body)
         parts.ledger.opened(entry, held)
-        entry.admitted_at = monotonic()
+        entry.marks.admitted()
 
     async def _default_model(self, view: View) -> str:
         model = await self._parts.directory.default_model(view)
@@ -183,7 +185,8 @@ class Pipeline:
         if dropped:
             names = ", ".join(dropped[:_MOST_DROPPED])
             headers.append((b"x-dropped-params", errors.header_value(names)))
-        headers += entry.timing()
+        if entry.timed:
+            headers += entry.timing()
         if entry.switch is not None or entry.thinking is not None:
             headers += headers_of(entry, upstream, model)
         return headers

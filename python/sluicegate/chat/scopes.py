@@ -41,8 +41,10 @@ class Scopes:
         view = plan.view
         of_key = self._keys.get(principal.id) if principal.is_configured else principal.limited
         of_assistant = None if plan.assistant is None else view.assistant_scopes.get(plan.assistant.name)
+        if view.scope is None and of_assistant is None and of_key is None:
+            return ()
         found = tuple(one for one in (view.scope, of_assistant, of_key) if one is not None)
-        if found and self._seen_by is not None:
+        if self._seen_by is not None:
             for one in found:
                 if one.rules not in self._seen:
                     # Workspaces change: what is no longer in use must not stay for ever.
@@ -55,8 +57,11 @@ class Scopes:
     def price(self, candidate: "Candidate") -> Price:
         """What the candidate's tokens cost."""
         upstream, model = candidate
-        config = upstream.config
-        return self._prices.of(upstream.name, model, lambda: config.kind or kind_of(config.base_url))
+        found = self._prices.known(upstream.name, model)
+        if found is None:
+            kind = upstream.config.kind or kind_of(upstream.config.base_url)
+            found = self._prices.find(upstream.name, kind, model)
+        return found
 
 
 def demand(ask: "Ask", price: Price) -> Demand:

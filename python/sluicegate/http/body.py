@@ -44,12 +44,18 @@ class BodyReader:
 
     async def read(self, receive: Receive, length: int | None) -> bytes:
         """The whole body. Raises 413, 408 or ClientGoneError."""
+        first = self.first(receive, length)
+        whole = self.at_once(first, length)
+        return await self.rest(first, receive, length) if whole is None else whole
+
+    def first(self, receive: Receive, length: int | None) -> Awaitable[Any]:
+        """The first message, perhaps still to come. Raises 413 where the length alone says it."""
         if length is not None and length > self._max_bytes:
             raise errors.body_too_large(self._max_bytes)
-        first = receive()
-        whole = self._there(first, length)
-        if whole is not None:
-            return whole
+        return receive()
+
+    async def rest(self, first: Awaitable[Any], receive: Receive, length: int | None) -> bytes:
+        """The body, where `at_once` has none. Raises 413, 408 or ClientGoneError."""
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("a request must run in a task")
@@ -68,8 +74,8 @@ class BodyReader:
         finally:
             self._readings.discard(reading)
 
-    def _there(self, first: Any, length: int | None) -> bytes | None:
-        """The body, where all of it has come already: it needs no clock, and no look for the task.
+    def at_once(self, first: Any, length: int | None) -> bytes | None:
+        """The body, where all of it has come with `first`: it needs no clock, and no task.
 
         The server's futures tell; a test client's coroutine does not.
         """

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from sluicegate.clock import monotonic, wall_ns
 from sluicegate.http.head import Head
-from sluicegate.http.relay import send_plain
 from sluicegate.ids import request_ids
 
 if TYPE_CHECKING:
@@ -17,6 +16,8 @@ JSON_HEADERS: "tuple[Header, ...]" = ((b"content-type", b"application/json"),)
 SCOPE_KEY = "sluicegate.exchange"
 
 _LONGEST_ECHO = 128
+# Of a request whose headers cannot be read.
+_UNREAD = Head()
 # The end of a key is announced so long before it.
 WARN_OF_END_MS = 14 * 86_400_000
 
@@ -52,7 +53,7 @@ class Exchange:
         self.began = monotonic()
         # Always ours: a client's id could collide, or be chosen to.
         self.request_id = request_ids.next()
-        self.head = Head()
+        self.head = _UNREAD
         # When the key of the request ends (milliseconds since 1970), once it is known.
         self.key_until: int | None = None
         self.body_read = False
@@ -70,9 +71,11 @@ class Exchange:
         return headers
 
     async def answer(self, status: int, headers: "list[Header] | tuple[Header, ...]", body: bytes) -> None:
-        """The whole response at once."""
+        """The whole response in two messages."""
         self.started = True
-        await send_plain(self.send, status, [*headers, *self.owed_headers()], body)
+        send, owed = self.send, [*headers, *self.owed_headers()]
+        await send({"type": "http.response.start", "status": status, "headers": owed})
+        await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
 def _end_of_key(until: int) -> "list[Header]":

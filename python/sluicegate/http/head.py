@@ -78,10 +78,9 @@ def _note(head: Head, name: bytes, value: bytes) -> None:
 
 def require_json(head: Head) -> None:
     """415 unless the body is declared as JSON in UTF-8 and not compressed."""
-    given = head.content_type
+    given, encoding = head.content_type, head.content_encoding
     if given != JSON:
         _check_media_type(given)
-    encoding = head.content_encoding
     if encoding is not None and encoding.strip().lower() not in (b"", b"identity"):
         raise errors.unsupported_encoding()
 

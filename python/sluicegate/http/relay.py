@@ -130,12 +130,6 @@ class ClientWatch:
         self.cut("client_closed")
 
 
-async def send_plain(send: Send, status: int, headers: Headers, body: bytes) -> None:
-    """A whole response in two messages."""
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body, "more_body": False})
-
-
 async def send_stream(  # noqa: PLR0913 (one answer: where to, what, and how it ends)
     send: Send,
     stream: Stream,

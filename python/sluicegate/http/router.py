@@ -22,11 +22,10 @@ class ExactRouter(Router):
             if isinstance(route, Route) and not route.param_convertors and route.methods is None
         }
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """ASGI."""
+    def __call__(self, scope: Any, receive: Any, send: Any) -> Any:
+        """ASGI. The caller awaits what is found: a coroutine that only awaits another costs 0.2 us."""
         if scope["type"] == "http" and not scope.get("root_path"):
             app = self._exact.get(scope["path"])
             if app is not None:
-                await app(scope, receive, send)
-                return
-        await super().__call__(scope, receive, send)
+                return app(scope, receive, send)
+        return super().__call__(scope, receive, send)

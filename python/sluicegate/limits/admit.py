@@ -1,7 +1,7 @@
 """All limits of a request in one step: a reservation, or the refusal that the client sees."""
 
 from collections.abc import Callable
-from typing import ClassVar, NamedTuple, Protocol
+from typing import ClassVar, Protocol
 
 from msgspec import Struct
 
@@ -37,7 +37,7 @@ class Scope(Struct, frozen=True, gc=False):
     largest: int | None = None
 
 
-class Demand(NamedTuple):
+class Demand(Struct, frozen=True, gc=False):
     """What a request may use at most: tokens of the prompt and of the answer, and what they cost."""
 
     prompt: int

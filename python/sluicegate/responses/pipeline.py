@@ -14,6 +14,7 @@ from sluicegate.chat.pipeline import Pipeline
 from sluicegate.chat.prepare import Ask, Rules, stated_limit
 from sluicegate.clock import wall_seconds
 from sluicegate.conversations.model import Json
+from sluicegate.engine import Marks
 from sluicegate.errors import ClientGoneError, GatewayError
 from sluicegate.http.door import Owner, parsed
 from sluicegate.http.exchange import JSON_HEADERS, Exchange
@@ -56,11 +57,10 @@ class ResponsesPipeline:
 
     async def respond(self, exchange: Exchange) -> None:
         """Answer one request. Raises what the envelope turns into a response; by then it is on record."""
-        entry = Entry(exchange.request_id, "responses", exchange.began, client=exchange.client)
+        entry = Entry(exchange.request_id, "responses", Marks(exchange.began), client=exchange.client)
         asked: Asked | None = None
         try:
-            principal = await self._chat.identify(exchange, entry)
-            body = await self._chat.read(exchange, entry)
+            principal, body = await self._chat.enter(exchange, entry)
             asked = read(parsed(body))
             turn = await self._begin(entry, principal, asked)
             await self._chat.admit(turn.ask, principal, entry)

@@ -52,6 +52,9 @@ class Request(Protocol):
     stream: bool
     attempts: int
 
+    def overhead_us(self, closing: float, outcome: Any) -> int:
+        """The gateway's own part."""
+
 
 class Ending(Protocol):
     """How it ended; `usage.settle.End` is one."""
@@ -67,7 +70,7 @@ class Ending(Protocol):
     @property
     def micros(self) -> int: ...
     @property
-    def overhead_us(self) -> int: ...
+    def closing(self) -> float: ...
 
 
 def is_asked_for(environ: Mapping[str, str] = os.environ) -> bool:
@@ -227,7 +230,7 @@ class Trace:
             "sluicegate.assistant": request.assistant,
             "sluicegate.attempts": request.attempts,
             "sluicegate.cost_dollars": end.micros / 1e6,
-            "sluicegate.overhead_seconds": end.overhead_us / 1e6,
+            "sluicegate.overhead_seconds": request.overhead_us(end.closing, end.outcome) / 1e6,
             "error.type": end.code,
         }
         span.set_attributes({name: value for name, value in found.items() if value is not None})

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def record_of(entry: "Entry", end: End, message: str | None) -> Record:
     """The request as it ended."""
     outcome = end.outcome
-    prompt, completion, cached, reasoning, source = end.used
+    used = end.used
     return Record(
         id=entry.request_id,
         workspace=entry.workspace,
@@ -29,15 +29,15 @@ def record_of(entry: "Entry", end: End, message: str | None) -> Record:
         code=end.code,
         error=message,
         attempts=entry.attempts,
-        prompt_tokens=bounded(prompt),
-        completion_tokens=bounded(completion),
-        cached_tokens=bounded(cached),
-        reasoning_tokens=bounded(reasoning),
-        source=source,
+        prompt_tokens=bounded(used.prompt),
+        completion_tokens=bounded(used.completion),
+        cached_tokens=bounded(used.cached),
+        reasoning_tokens=bounded(used.reasoning),
+        source=used.source,
         micros=end.micros,
         first_us=None if outcome is None else outcome.first_event_us,
-        duration_us=int((end.closing - entry.began) * MICROS),
-        overhead_us=end.overhead_us,
+        duration_us=int((end.closing - entry.marks.began) * MICROS),
+        overhead_us=entry.overhead_us(end.closing, outcome),
         bytes_in=entry.bytes_in,
         bytes_out=_sent(entry, outcome),
         client=entry.client,

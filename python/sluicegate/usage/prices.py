@@ -1,6 +1,6 @@
 """What tokens cost: as the operator says, else by the public price list of the provider, else nothing."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Annotated, Any
 
@@ -61,14 +61,15 @@ class Prices:
         self._own = own
         self._known: dict[tuple[str, str], Price] = {}
 
-    def of(self, upstream: str, model: str, kind: Callable[[], str]) -> Price:
-        """The price of a model there; `kind` of upstream is asked for once for each model."""
-        key = (upstream, model)
-        found = self._known.get(key)
-        if found is None:
-            found = self._find(upstream, kind(), model)
-            if len(self._known) < _MOST:
-                self._known[key] = found
+    def known(self, upstream: str, model: str) -> Price | None:
+        """The price of a model there, where it was found before."""
+        return self._known.get((upstream, model))
+
+    def find(self, upstream: str, kind: str, model: str) -> Price:
+        """The price of a model there; `kind` of upstream."""
+        found = self._find(upstream, kind, model)
+        if len(self._known) < _MOST:
+            self._known[upstream, model] = found
         return found
 
     def _find(self, upstream: str, kind: str, model: str) -> Price:

@@ -3,19 +3,20 @@
 from typing import TYPE_CHECKING, Any, Protocol
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from sluicegate import errors
 from sluicegate.clock import monotonic
-from sluicegate.engine import phases
+from sluicegate.engine import Marks
 from sluicegate.telemetry.logs import Log
 from sluicegate.usage.bodies import Body, Copy
 from sluicegate.usage.closed import record_of
-from sluicegate.usage.model import MICROS, Record, bounded
+from sluicegate.usage.model import Record, bounded
 from sluicegate.usage.prices import FREE, Price
 from sluicegate.usage.tell import End, Teller, Used, observed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from sluicegate.engine import Failure, Outcome
     from sluicegate.errors import Header
@@ -52,7 +53,7 @@ class Entry(Struct, gc=False):
 
     request_id: str
     operation: str
-    began: float
+    marks: Marks
     principal: str | None = None
     model: str | None = None
     upstream: str | None = None
@@ -78,15 +79,7 @@ class Entry(Struct, gc=False):
     # The same of the upstream that is asked, where that has limits.
     at_upstream: Held | None = None
     price: Price = FREE
-    limit_headers: "list[Header]" = []
-    # When it had come through which stage; 0: it has not. `waited`: seconds, for all upstreams together.
-    known_at: float = 0.0
-    read_at: float = 0.0
-    planned_at: float = 0.0
-    admitted_at: float = 0.0
-    asked_at: float = 0.0
-    answered_at: float = 0.0
-    waited: float = 0.0
+    limit_headers: "Sequence[Header]" = ()
     # The client wants to know of them.
     timed: bool = False
     trace: "Trace | None" = None
@@ -137,44 +130,18 @@ class Entry(Struct, gc=False):
 
     def overhead_us(self, closing: float, outcome: "Outcome | None") -> int:
         """The gateway's own part: all but the waiting for the client's body and for upstreams."""
-        waited = self.waited
-        if self.asked_at > self.answered_at:
-            waited += closing - self.asked_at
-        elif outcome is not None:
-            # By the core's own clock: what the bridge adds to it is ours.
-            waited += outcome.duration_us / MICROS - (self.answered_at - self.asked_at)
-        if self.known_at:
-            waited += (self.read_at or closing) - self.known_at
-        return max(int((closing - self.began - waited) * MICROS), 0)
-
-    def readings(
-        self, closing: float, now: float
-    ) -> tuple[float, float, float, float, float, float, float, float, float, float]:
-        """As the core takes them."""
-        return (
-            self.began,
-            self.known_at,
-            self.read_at,
-            self.planned_at,
-            self.admitted_at,
-            self.asked_at,
-            self.answered_at,
-            self.waited,
-            closing,
-            now,
-        )
+        return self.marks.overhead_us(closing, None if outcome is None else outcome.duration_us)
 
     def phases_ms(self, closing: float, outcome: "Outcome | None") -> dict[str, float]:
         """Of those that it has come to, but for the last, which goes on."""
-        known = phases(self.readings(closing, closing), outcome is not None)
+        known = self.marks.phases(closing, outcome is not None)
         return {name: took / 1000 for name, took in known[:-1]}
 
     def timing(self) -> "tuple[Header, ...]":
         """The phases up to the answer as `server-timing`, in milliseconds; only where the client asks."""
         if not self.timed:
             return ()
-        now = monotonic()
-        known = phases(self.readings(now, now), relayed=True)
+        known = self.marks.phases(monotonic(), relayed=True)
         shown = [f"{name};dur={took / 1000:g}" for name, took in known if name not in _AFTER]
         return ((b"server-timing", ", ".join(shown).encode()),)
 
@@ -215,8 +182,9 @@ class Ledger:
         entry.principal = caller.name
         entry.workspace, entry.key = caller.workspace, caller.id
         entry.timed = head.timed
-        entry.known_at = monotonic()
-        self._teller.begin(entry, head)
+        entry.marks.known()
+        if self._teller.traces:
+            self._teller.begin(entry, head)
 
     def asked(self, entry: Entry, origin: str, forward: "Forward") -> "Forward":
         """An upstream is about to be asked: what is passed on to it of the client's headers."""
@@ -290,8 +258,8 @@ class Ledger:
             micros = bounded(micros + entry.price.cost(used.prompt, used.completion, used.cached))
         if entry.spent_prompt or entry.spent_completion:
             prompt, completion = used.prompt + entry.spent_prompt, used.completion + entry.spent_completion
-            used = used._replace(prompt=prompt, completion=completion)
-        end = End(status, code, used, outcome, micros, closing, entry.overhead_us(closing, outcome))
+            used = replace(used, prompt=prompt, completion=completion)
+        end = End(status, code, used, outcome, micros, closing)
         # None: it was never admitted.
         if held is not None:
             self._settle(entry, held, end, message)
@@ -344,7 +312,7 @@ class Ledger:
             attempts=entry.attempts,
             status=status,
             code=code,
-            ms=round((now - entry.began) * 1000, 3),
+            ms=round((now - entry.marks.began) * 1000, 3),
             own_ms=entry.overhead_us(now, outcome) / 1000,
             phases_ms=entry.phases_ms(now, outcome),
             **({} if entry.trace is None else {"trace_id": entry.trace.id}),

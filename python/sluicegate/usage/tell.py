@@ -1,10 +1,11 @@
 """The end of a request, told to the metrics and to the traces. What fails here is never worth a request."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from sluicegate.clock import monotonic
+from sluicegate.engine import Marks
 from sluicegate.errors import TOO_MANY
 from sluicegate.telemetry.logs import Log
 from sluicegate.usage.model import Source
@@ -22,7 +23,7 @@ _FIRST_5XX = 500
 CLIENT_CLOSED = "client_closed"
 
 
-class Used(NamedTuple):
+class Used(Struct, frozen=True, gc=False):
     """Tokens, and where their numbers come from."""
 
     prompt: int
@@ -42,24 +43,25 @@ class End(Struct, frozen=True, gc=False):
     micros: int
     # Of the clock.
     closing: float
-    overhead_us: int
 
 
 class Teller:
     """Of one worker; `metrics` and `tracer`: None where there are none."""
 
-    __slots__ = ("_log", "_metrics", "_tracer")
+    __slots__ = ("_log", "_metrics", "_tracer", "traces")
 
     def __init__(self, log: Log, metrics: "Metrics | None" = None, tracer: "Tracer | None" = None) -> None:
         self._log = log
         self._metrics = metrics
         self._tracer = tracer
+        # Whether there are any: asked for each request.
+        self.traces = tracer is not None
 
     def begin(self, entry: "Entry", head: "Head") -> None:
         """Somebody was let in, where there are traces."""
         if self._tracer is not None:
             try:
-                entry.trace = self._tracer.begin(entry.began, head.forward)
+                entry.trace = self._tracer.begin(entry.marks.began, head.forward)
             except Exception as error:  # noqa: BLE001 (see above)
                 self._failed(entry, error)
 
@@ -76,7 +78,7 @@ class Teller:
 
     def tell(self, entry: "Entry", end: End) -> None:
         """A request has ended."""
-        outcome = end.outcome
+        outcome, used = end.outcome, end.used
         try:
             if self._metrics is not None:
                 self._metrics.ended(
@@ -87,18 +89,18 @@ class Teller:
                     end.code,
                     end.status,
                     entry.stream,
-                    end.used[:4],
+                    (used.prompt, used.completion, used.cached, used.reasoning),
                     end.micros,
                     entry.attempts,
                     None if outcome is None else outcome.first_event_us,
                     None if outcome is None else outcome.duration_us,
-                    end.overhead_us,
-                    entry.readings(end.closing, monotonic()),
+                    entry.marks,
+                    end.closing,
                 )
                 if outcome is not None and end.code not in (None, CLIENT_CLOSED):
                     self._metrics.failed(entry.upstream or "")
             if self._tracer is not None:
-                trace = entry.trace or self._tracer.begin(entry.began, ())
+                trace = entry.trace or self._tracer.begin(entry.marks.began, ())
                 trace.ended(entry, end)
         except Exception as error:  # noqa: BLE001 (see above)
             self._failed(entry, error)
@@ -117,9 +119,6 @@ class Teller:
     def tell_refusal(self, began: float, error: "GatewayError") -> None:
         """A refusal outside of the stages of a request, such as of an unknown path."""
         if self._metrics is not None:
-            now = monotonic()
-            took = int((now - began) * 1e6)
-            readings = (began, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, now, now)
             self._metrics.ended(
                 "other",
                 "",
@@ -133,8 +132,8 @@ class Teller:
                 0,
                 None,
                 None,
-                took,
-                readings,
+                Marks(began),
+                monotonic(),
             )
 
     def tell_fault(self) -> None:

@@ -61,7 +61,6 @@ fn request<'a>() -> Ended<'a> {
         attempts: 3,
         first_us: Some(1_500),
         answer_us: Some(200_000),
-        overhead_us: 28_000,
         marks: marks(),
         ..Ended::default()
     }

@@ -5,6 +5,7 @@ mod bridge;
 mod chunks;
 mod journal;
 mod limits;
+mod marks;
 mod metrics;
 mod prompt;
 mod quality;
@@ -46,7 +47,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<journal::JournalSegment>()?;
     m.add_function(wrap_pyfunction!(journal::journal_segments, m)?)?;
     m.add_class::<metrics::Metrics>()?;
-    m.add_function(wrap_pyfunction!(metrics::phases, m)?)?;
+    m.add_class::<marks::Marks>()?;
     m.add_class::<stream::Stream>()?;
     m.add_class::<bridge::Call>()?;
     m.add_class::<bridge::Bridge>()?;

@@ -1,21 +1,15 @@
 //! `Metrics`: what all worker processes of a gateway have done.
 
+use crate::marks::Marks;
 use pyo3::prelude::*;
 use sluicegate_core::shared::{
     clock,
     metrics::{self, Ended, Pool},
-    phases::{Marks, COARSE, FINE, PHASES},
+    phases::{COARSE, FINE},
 };
 use std::path::PathBuf;
 
-/// Began, the four stages before the call, asked, answered, waited, closing, now.
-type Readings = (f64, f64, f64, f64, f64, f64, f64, f64, f64, f64);
 type Samples = Vec<(&'static str, Vec<String>, Vec<u64>)>;
-
-fn marks(given: Readings) -> Marks {
-    let (began, known, read, planned, admitted, asked, answered, waited, closing, now) = given;
-    Marks { began, passed: [known, read, planned, admitted], asked, answered, waited, closing, now }
-}
 
 /// The metrics of a gateway's processes.
 #[pyclass(frozen, module = "sluicegate._core")]
@@ -51,8 +45,8 @@ impl Metrics {
         attempts: u64,
         first_us: Option<u64>,
         answer_us: Option<u64>,
-        overhead_us: u64,
-        readings: Readings,
+        marks: &Marks,
+        closing: f64,
     ) {
         self.metrics.ended(&Ended {
             operation,
@@ -67,8 +61,7 @@ impl Metrics {
             attempts,
             first_us,
             answer_us,
-            overhead_us,
-            marks: marks(readings),
+            marks: marks.until(closing, clock::monotonic()),
         });
     }
 
@@ -110,11 +103,4 @@ impl Metrics {
     fn bounds() -> (Vec<u64>, Vec<u64>) {
         (FINE.to_vec(), COARSE.to_vec())
     }
-}
-
-/// Microseconds of each phase that a request has come to, by name.
-#[pyfunction]
-pub fn phases(readings: Readings, relayed: bool) -> Vec<(&'static str, u64)> {
-    let found = marks(readings).phases(relayed);
-    PHASES.into_iter().zip(found).filter_map(|(name, took)| Some((name, took?))).collect()
 }

@@ -129,8 +129,6 @@ pub struct Ended<'a> {
     pub first_us: Option<u64>,
     /// From the call to the end of the answer; None: there was none.
     pub answer_us: Option<u64>,
-    /// The gateway's own part.
-    pub overhead_us: u64,
     /// When it reached which stage.
     pub marks: Marks,
 }
@@ -228,7 +226,7 @@ impl Metrics {
                 self.observe(PHASE + (phase * 2 + stream) * cells(&FINE), &FINE, took);
             }
         }
-        self.observe(OVERHEAD + operation * cells(&FINE), &FINE, request.overhead_us);
+        self.observe(OVERHEAD + operation * cells(&FINE), &FINE, request.marks.overhead(request.answer_us));
         let duration = DURATION + (operation * 2 + stream) * cells(&COARSE);
         self.observe(duration, &COARSE, request.marks.duration());
         if request.attempts > 1 {

@@ -117,6 +117,22 @@ impl Marks {
         found
     }
 
+    /// Microseconds of the gateway's own part: all but the waiting for the client's body and for upstreams.
+    /// `answer_us`: from the call to the end of the answer, by the call's own clock: what is added to it is ours.
+    pub fn overhead(&self, answer_us: Option<u64>) -> u64 {
+        let mut waited = self.waited;
+        if self.asked > self.answered {
+            waited += self.closing - self.asked;
+        } else if let Some(took) = answer_us {
+            waited += took as f64 / 1e6 - (self.answered - self.asked);
+        }
+        let [known, read, ..] = self.passed;
+        if known > 0.0 {
+            waited += if read > 0.0 { read } else { self.closing } - known;
+        }
+        micros(self.closing - self.began - waited)
+    }
+
     /// From the first byte to the end.
     pub fn duration(&self) -> u64 {
         micros(self.closing - self.began)
