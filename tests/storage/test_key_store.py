@@ -106,6 +106,8 @@ async def test_a_chosen_secret(database: Database) -> None:
         (texts.mint()[:-1], "mistyped"),
         (texts.mint("admin"), "of the kind «admin»"),
     ],
+    # A key of its own in each run is no name.
+    ids=["short", "long", "space", "ascii", "mistyped", "kind"],
 )
 async def test_what_is_no_secret(database: Database, secret: str, words: str) -> None:
     with pytest.raises(errors.InvalidError, match=words):
