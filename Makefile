@@ -10,6 +10,8 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?= python3
 BIN := .venv/bin
 RUST_SOURCES := $(shell find rust -name '*.rs' -not -path '*/target/*') $(shell find rust -name Cargo.toml)
+# Test files at a time: those of outages wait more than they work. In the order of their folders, the short ones last.
+AT_ONCE ?= 2
 NODE_TESTS := tests/contract/node
 
 .PHONY: help demo build test test-rust test-python test-agents check fmt bench wheel lock services clean
@@ -27,8 +29,8 @@ test: test-rust test-python  ## every test: Rust, unit, boundary, contract (Pyth
 test-rust: .make/cargo  ## the tests of the Rust core alone
 	cargo test --locked --package sluicegate-core
 
-test-python: .make/build  ## everything under tests/; ARGS="-k name" for a part
-	$(BIN)/python -m pytest $(ARGS)
+test-python: .make/build  ## everything under tests/, two files at a time; ARGS="-k name" for a part
+	$(BIN)/python -m pytest --numprocesses $(AT_ONCE) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-agents: .make/build .make/agents  ## tool loops of openai-agents, Pydantic AI and LangChain over the gateway
 	$(BIN)/python -m pytest tests/agents $(ARGS)

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
 
 import typer
@@ -303,7 +303,7 @@ def _bar(name: str, size: int | None, *, shown: bool) -> Iterator[Callable[[int]
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(_shown(name), total=size)
+        task = progress.add_task(_shown(PurePath(name).name), total=size)
         yield lambda count: progress.advance(task, count)
 
 

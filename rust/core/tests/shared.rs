@@ -47,6 +47,22 @@ fn two_mappings_see_each_other() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn a_file_that_is_opened_often_takes_one_descriptor() {
+    let folder = Folder::new("often");
+    let opened: Vec<_> = (0..100).map(|_| Generation::open(&folder.file()).unwrap()).collect();
+    let last = opened[99].advance();
+    assert!(opened.iter().all(|one| one.read() == last));
+    let links = fs::read_dir("/proc/self/fd").unwrap().filter_map(|entry| fs::read_link(entry.unwrap().path()).ok());
+    assert_eq!(links.filter(|link| *link == folder.file()).count(), 1);
+    // Another file in its place is mapped anew.
+    fs::remove_file(folder.file()).unwrap();
+    let other = Generation::open(&folder.file()).unwrap();
+    assert!(other.is_current() && !opened[0].is_current());
+    assert_ne!(other.advance(), opened[0].advance());
+}
+
+#[test]
 fn a_row_counts_once() {
     let folder = Folder::new("row");
     let (one, two) = (Generation::open(&folder.file()).unwrap(), Generation::open(&folder.file()).unwrap());

@@ -4,9 +4,11 @@
 //! then share nothing, and see each other's changes through the database. Within a version the file never shrinks
 //! and is never replaced, because other processes have it mapped.
 
+use parking_lot::Mutex;
 use rustix::fs::{fallocate, flock, FallocateFlags, FlockOperation, OFlags};
 use std::{
-    fs::{Metadata, OpenOptions},
+    collections::BTreeMap,
+    fs::{File, Metadata, OpenOptions},
     io,
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
@@ -57,7 +59,7 @@ impl Table {
     /// Map the file at `path`, which is made with mode 0600 where it is missing. A file that is too short, of another
     /// size or without the right magic is initialised in place: its generation is then one that nobody has seen.
     ///
-    /// A mapping is never undone: there are a few in the life of a process.
+    /// A mapping is never undone, and there is one of each file.
     pub fn open(path: &Path) -> io::Result<Table> {
         Table::open_as(path, GENERATIONS)
     }
@@ -84,9 +86,8 @@ impl Table {
         } else if !whole {
             file.set_len(layout.size as u64)?;
         }
-        let region = MmapRegion::from_file(FileOffset::new(file.try_clone()?, 0), layout.size);
-        let file_of = Some((path.to_owned(), identity(&found)));
-        let table = Table { region: leak(region)?, layout, file: file_of };
+        let region = mapped(&file, &found, layout.size)?;
+        let table = Table { region, layout, file: Some((path.to_owned(), identity(&found))) };
         if !whole || !table.is_intact()? {
             table.initialise()?;
         }
@@ -142,6 +143,22 @@ impl Table {
         self.cell(AT_MAGIC)?.store(self.layout.magic, Ordering::Release);
         Ok(())
     }
+}
+
+/// What this process has mapped: device and inode, which stay taken as long as it is, and the size.
+static MAPPED: Mutex<BTreeMap<(u64, u64, usize), &'static MmapRegion>> = Mutex::new(BTreeMap::new());
+
+/// Whoever opens a file again gets the same memory: a program that opens a database a thousand times must not run
+/// out of descriptors.
+fn mapped(file: &File, found: &Metadata, size: usize) -> io::Result<&'static MmapRegion> {
+    let mut known = MAPPED.lock();
+    let key = (found.dev(), found.ino(), size);
+    if let Some(region) = known.get(&key) {
+        return Ok(region);
+    }
+    let region = leak(MmapRegion::from_file(FileOffset::new(file.try_clone()?, 0), size))?;
+    known.insert(key, region);
+    Ok(region)
 }
 
 fn leak<E: std::fmt::Display>(region: Result<MmapRegion, E>) -> io::Result<&'static MmapRegion> {
