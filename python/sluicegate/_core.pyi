@@ -149,11 +149,38 @@ class QualityChecks:
         cls, *, script: str | None = None, banned: Sequence[str] = ..., required: Sequence[str] = ...
     ) -> Self:
         """`script`: of most letters; `banned` must not be in the text, `required` must, without case."""
-    def check(self, request: bytes, answer: bytes) -> tuple[int, list[str]] | None:
-        """0 to 100 and the names of the checks that failed; 100: none did. None: no answer of a chat."""
+    def check(self, request: bytes, answer: bytes, *, partial: bool = False) -> tuple[int, list[str]] | None:
+        """0 to 100 and the names of the checks that failed; 100: none did. None: no answer of a chat.
+
+        `partial`: it may go on, so that what only its end can tell is left out.
+        """
 
 def stream_of(answer: bytes, hide_usage: bool) -> bytes:
     """The events of the stream that this whole answer of a chat would have been. Raises ValueError."""
+
+def ask_logprobs(body: bytes, tops: int) -> tuple[bytes | None, bool]:
+    """A chat's body that asks for log-probabilities with `tops` alternatives, and True: its answer must lose
+    them. None and False: the client asks for them itself.
+    """
+
+def certainty_values(packed: int) -> list[float]:
+    """The numbers of `Outcome.certainty`, in nats: the mean log-probability, that of the weakest 8 tokens in
+    a row, the mean distance of the two likeliest ones, the mean entropy.
+    """
+
+@final
+class Ranks:
+    """How certain the last 512 answers of each assistant and model were, in a file that all processes map."""
+
+    def __new__(cls, path: str | PathLike[str] | None) -> Self:
+        """None: memory of this process alone. Raises OSError, also for a full disk."""
+    def take(self, whose: Sequence[str], packed: int, tops: bool) -> tuple[int | None, int] | None:
+        """Rank an answer among those of `whose`, then remember it: better than so many of a hundred, and of
+        how many. The rank is None below 200. None: there is no room for more of whom.
+        """
+    @property
+    def is_current(self) -> bool:
+        """The path still leads to this file."""
 
 def scan(operation: Operation, body: bytes) -> Request:
     """Read a request body in one pass.
@@ -289,6 +316,12 @@ class Outcome:
     @property
     def attempts(self) -> int:
         """Connections tried: 2 where a pooled one turned out to be closed."""
+    @property
+    def certainty(self) -> tuple[int, bool] | None:
+        """With `logprobs`, of a finished answer: its numbers in one, and whether there were alternatives."""
+    @property
+    def uncertain(self) -> str | None:
+        """With `logprobs`: why they say nothing, such as `malformed_logprobs`."""
 
 @final
 class Reply:
@@ -320,6 +353,8 @@ class Stream:
         """
     def resume(self, future: Future[Any]) -> Outcome | None:
         """After the awaitable that the last future resolved to: go on with a new future, as in `attach`."""
+    def beginning(self) -> bytes | None:
+        """Before `attach`: a chat's answer as far as it has come, as one JSON object."""
     def cancel(self, cause: CancelCause = "client_closed") -> None:
         """Close the upstream; the outcome follows at once, with an error event unless the client is gone."""
 
@@ -363,6 +398,8 @@ class Bridge:
         keep: bool = False,
         shape: tuple[str, str, bool] | None = None,
         thinking: tuple[str, bool] | None = None,
+        logprobs: bool | None = None,
+        hold_bytes: int = 0,
         hide_usage: bool = False,
         choices: int = 1,
         keep_alive: float = 0.0,
@@ -380,6 +417,8 @@ class Bridge:
         without what follows from the answer, and whether thoughts are shown as a summary.
         `thinking` is what becomes of it in a chat: `watch` changes nothing, `separate` shows it in
         `reasoning_content`, `hide` leaves it out; and whether this model's template opens the thought.
+        `logprobs`: those of a chat are weighed (`Outcome.certainty`), and taken out if True.
+        `hold_bytes`: a stream begins with so much text; until then it fails as a plain answer does.
         `choices` is the request's `n`: a stream that ends with fewer is not complete.
         `hide_usage` drops what `compose(include_usage=True)` caused. `keep_alive` > 0: a stream without a
         first event after that many seconds resolves all the same, and comments follow at that pace.

@@ -42,9 +42,11 @@ from sluicegate.keys.model import configured_id
 from sluicegate.limits import configured as limits
 from sluicegate.limits.admit import Limiter, Scope
 from sluicegate.limits.model import NO_LIMITS, rules_of
+from sluicegate.limits.near_end import BudgetWarnings
 from sluicegate.models import routes as models
 from sluicegate.models.catalog import Catalog, Source
 from sluicegate.observability import Observability
+from sluicegate.quality.scores import Scores
 from sluicegate.responses import endpoint as responses
 from sluicegate.responses.expiry import Expiry
 from sluicegate.responses.memory import Memory
@@ -131,7 +133,6 @@ class Gateway:
         self._expiry = Expiry(self._shelf, {} if days is None else {DEFAULT: days})
         self._switches = SwitchKeeper()
         # The hour in which a budget's owner was warned.
-        self._warned: dict[core.LimitRules, int] = {}
         self._drain_timeout = server.drain_timeout
         self._cuts_revoked = server.cut_revoked
         self._cutter: Cutter | None = None
@@ -186,7 +187,7 @@ class Gateway:
             scopes=scopes,
             limiter=Limiter(
                 self._usage.limits,
-                self._warn_of_budget,
+                BudgetWarnings(self._log),
                 self._sharing,
                 on_refusal=None if metrics is None else metrics.refused,
             ),
@@ -196,6 +197,7 @@ class Gateway:
             chats=StoredChats(self._shelf),
             memory=ChatMemory(History(self._shelf), windows, core.Recipe, server.conversation_headers),
             thinking=Verifier(self._log, self._switches.save),
+            scores=Scores(self._usage.ranks_file, self._log),
         )
 
     def _assemble(self, parts: Parts) -> Envelope:
@@ -276,14 +278,6 @@ class Gateway:
         kinds = [kind for kind, _, _ in rules_of(NO_LIMITS, scope.budget)]
         if kinds:
             self._usage.seed(scope, kinds)
-
-    def _warn_of_budget(self, scope: Scope, percent: int) -> None:
-        """Once an hour for each budget: its owner may want to act before it ends."""
-        hour = wall_seconds() // 3600
-        if self._warned.get(scope.rules) != hour:
-            self._warned = {rules: at for rules, at in self._warned.items() if at == hour}
-            self._warned[scope.rules] = hour
-            self._log.warning("budget_near_its_end", of=scope.subject, name=scope.name, percent=percent)
 
     def drain(self) -> None:
         """Not ready any more; what is still open after the drain timeout ends with an error event."""

@@ -39,6 +39,8 @@ class ScriptedUpstream:
     port: int
     calls: dict[str, list[Recorded]] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
+    # The step of a call that brings no script.
+    otherwise: dict[str, Any] = field(default_factory=dict)
 
     @property
     def base_url(self) -> str:
@@ -91,7 +93,10 @@ class Conversation(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
         request = json.loads(body)
-        script = request.get("x_script") or {"key": "unscripted", "steps": [{}]}
+        script = request.get("x_script") or {
+            "key": "unscripted",
+            "steps": [self.server.upstream.otherwise],
+        }
         headers = {name.lower(): value for name, value in self.headers.items()}
         turn = self.server.upstream.record(script["key"], Recorded(self.path, headers, body.decode()))
         step = script["steps"][min(turn, len(script["steps"]) - 1)]

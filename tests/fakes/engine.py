@@ -64,6 +64,8 @@ class FakeOutcome:
     answer_bytes: int = 20
     thought_unmatched: bool = False
     thought_missed: bool = False
+    certainty: tuple[int, bool] | None = None
+    uncertain: str | None = None
 
 
 class FakeStream:

@@ -37,6 +37,28 @@ Script = Literal[
 ]
 Phrase = Annotated[str, Meta(min_length=1, max_length=500)]
 
+# As a client names it: an assistant, or «upstream/model».
+JudgeModel = Annotated[str, Meta(min_length=1, max_length=321, pattern=r"^[^\x00-\x1f\x7f-\x9f]+\Z")]
+
+
+class JudgeSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Another model that scores answers."""
+
+    model: JudgeModel
+    rubric: Annotated[str, Meta(min_length=1, max_length=20_000)] = (
+        "Is the answer correct, complete, and what was asked for? 100: nothing could be better; 0: useless."
+    )
+    # Of all answers, so many are judged: 0 to 1.
+    sample: Annotated[float, Meta(gt=0, le=1)] = 0.1
+    # Its score counts before the answer leaves, which waits for it; otherwise it is for the record.
+    enforced: bool = False
+    # Seconds, and tokens of what it says.
+    timeout: Annotated[float, Meta(gt=0, le=600)] = 30.0
+    max_tokens: Annotated[int, Meta(ge=16, le=32_000)] = 512
+    # It may be the model whose answer it judges.
+    same_model: bool = False
+
+
 # What a client may be locked out of; everything else of an assistant is never the client's to set.
 Lockable = Literal[
     "model",
@@ -73,8 +95,13 @@ class AssistantSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     # Below it, or without a score: what happens then.
     quality_action: QualityAction = "flag"
     quality_unscored: Literal["allow", "block"] = "allow"
-    # Of streams: scored at their end, or held back until then.
-    quality_stream: Literal["observe", "hold"] = "observe"
+    # Of streams: scored at their end, held back until then, or until their beginning is checked.
+    quality_stream: Literal["observe", "hold", "prefix-hold"] = "observe"
+    # Bytes of text that are checked before a stream begins, with «prefix-hold».
+    quality_prefix: Annotated[int, Meta(ge=1, le=16_384)] = 400
+    # Log-probabilities count as well: asked for upstream, and taken out where the client did not ask.
+    quality_logprobs: bool = False
+    quality_judge: JudgeSpec | None = None
     # What is checked besides: the script of most letters, texts that must not be there, texts that must be.
     quality_script: Script | None = None
     quality_banned: Annotated[tuple[Phrase, ...], Meta(max_length=64)] = ()

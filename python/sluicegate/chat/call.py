@@ -24,7 +24,7 @@ from sluicegate.upstreams.select import select, select_other
 from sluicegate.usage.settle import Entry
 
 if TYPE_CHECKING:
-    from sluicegate.engine import Reply
+    from sluicegate.engine import Failure, Reply
 
 # A call and two more: with three dead servers a fourth is not the likely answer. Each further step of an
 # assistant's models adds one, so that the last of them is asked too.
@@ -112,8 +112,7 @@ class Calls:
                 upstream.note_refused_stream_options(model)
                 inject = False
                 continue
-            if prepared.switch is not None and refuses(failure, prepared.switch):
-                parts.thinking.refused(candidate, prepared.switch)
+            if self._asks_again(candidate, prepared, failure):
                 continue
             tried.append(candidate)
             upstream.note_failure(model, failure)
@@ -126,6 +125,13 @@ class Calls:
             if other is None or not affordable:
                 raise final_error(job.ask.plan, job.principal, failure, retried=asked > 1 or not affordable)
             candidate, inject = other, True
+
+    def _asks_again(self, candidate: Candidate, prepared: Prepared, failure: "Failure") -> bool:
+        """What was refused is something that was added here: the same upstream is asked without it."""
+        if prepared.switch is None or not refuses(failure, prepared.switch):
+            return False
+        self._parts.thinking.refused(candidate, prepared.switch)
+        return True
 
     async def fits(self, ask: Ask) -> bool:
         """Whether the prompt leaves room for an answer at any upstream that may be asked."""

@@ -9,7 +9,7 @@ from msgspec import Struct
 from sluicegate import errors
 from sluicegate.assistants.model import Assistant, AssistantSpec
 from sluicegate.assistants.resolve import Allowed, resolve, visible_names
-from sluicegate.chat.grade import QualityRule, quality_of
+from sluicegate.chat.quality import QualityRule, quality_of
 from sluicegate.chat.thinking import ThinkingRule, rule_of
 from sluicegate.engine import Recipe
 from sluicegate.globs import globs_of

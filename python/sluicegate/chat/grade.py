@@ -1,23 +1,26 @@
 """The score of an answer, and what follows where it is too low: told, asked again or elsewhere, refused."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import msgspec
-from msgspec import Struct
 
-from sluicegate.assistants.model import AssistantSpec, QualityAction
-from sluicegate.engine import QualityChecks, Recipe, RequestError, stream_of
+from sluicegate.chat.weigh import why_not
+from sluicegate.engine import Recipe, RequestError, stream_of
 from sluicegate.errors import ClientGoneError, GatewayError, header_value, quality_below_threshold
+from sluicegate.quality.model import Grade, combined
 from sluicegate.usage.settle import used_of
 
 if TYPE_CHECKING:
     from sluicegate.chat.call import Answered, Calls, Job
+    from sluicegate.chat.judge import Judge
     from sluicegate.chat.parts import Parts
     from sluicegate.chat.prepare import Ask
+    from sluicegate.chat.quality import QualityRule
+    from sluicegate.engine import Outcome
+    from sluicegate.quality.model import Opinion
     from sluicegate.upstreams.model import Candidate
     from sluicegate.usage.settle import Entry
 
-METHOD = b"checks"
 # The answer that is asked for again is asked for at half the temperature.
 _COOLER = 0.5
 _USUAL_TEMPERATURE = 1.0
@@ -25,107 +28,146 @@ _USUAL_TEMPERATURE = 1.0
 _WHOLE = Recipe(fields=[("stream", b"false", True)], denied=["stream_options"])
 
 
-class QualityRule(Struct, frozen=True):
-    """What an assistant wants of the score of its answers."""
+class Grader:
+    """Gets answers that are scored; `weighing`: the calls of those who want log-probabilities."""
 
-    least: int
-    action: QualityAction
-    blocks_unscored: bool
-    holds_streams: bool
-    checks: QualityChecks
+    def __init__(self, parts: "Parts", calls: "Calls", weighing: "Calls", judge: "Judge") -> None:
+        self._parts = parts
+        self._plain = calls
+        self._weighing = weighing
+        self._judge = judge
 
-
-class Grade(NamedTuple):
-    """What was found in one answer. `score` None: nothing can be said of it."""
-
-    score: int | None
-    failed: tuple[str, ...] = ()
-
-
-def quality_of(spec: AssistantSpec) -> QualityRule | None:
-    """None: its answers are not scored."""
-    if not spec.quality_score:
-        return None
-    checks = QualityChecks(
-        script=spec.quality_script, banned=spec.quality_banned, required=spec.quality_required
-    )
-    return QualityRule(
-        spec.quality_score,
-        spec.quality_action,
-        spec.quality_unscored == "block",
-        spec.quality_stream == "hold",
-        checks,
-    )
-
-
-async def graded(calls: "Calls", job: "Job", parts: "Parts", rule: QualityRule) -> "Answered":
-    """The answer that the client gets. Raises 422 where none is good enough and the assistant says so."""
-    if not job.ask.request.stream:
-        return await _call(calls, job, parts, rule)
-    if rule.holds_streams:
-        return await _held(calls, job, parts, rule)
-    entry, body = job.entry, job.ask.request.body
-    # What is sent cannot be taken back: the score of a stream is for the record alone.
-    entry.grade = lambda outcome: _note(entry, _of(rule, body, outcome.answer))
-    return await calls.call(msgspec.structs.replace(job, extra={**job.extra, "keep": True}))
-
-
-async def _held(calls: "Calls", job: "Job", parts: "Parts", rule: QualityRule) -> "Answered":
-    """A stream that begins when its whole answer is known to be good enough."""
-    asked = job.ask.request
-    body, _ = asked.compose(_WHOLE, None, False, None)
-    try:
-        whole = parts.scan("chat", body)
-    except RequestError as error:
-        raise RuntimeError("a request that was read cannot be read again") from error
-    extra = {name: value for name, value in job.extra.items() if name != "keep"}
-    ask = job.ask._replace(request=whole)
-    answered = await _call(calls, msgspec.structs.replace(job, ask=ask, extra=extra), parts, rule)
-    try:
-        held = stream_of(answered.reply.body, not asked.include_usage)
-    except ValueError:
-        # Valid JSON, and no chat: as the client of a plain answer would have it.
-        held = answered.reply.body
-    return msgspec.structs.replace(answered, held=held)
-
-
-async def _call(calls: "Calls", job: "Job", parts: "Parts", rule: QualityRule) -> "Answered":
-    """The best of as many answers as the action allows."""
-    entry = job.entry
-    answered = await calls.call(job)
-    grade = _judge(rule, job, answered)
-    asked: list[Candidate] = []
-    while _fails(rule, grade) and (again := _again(job, rule, answered, asked)) and parts.budget.withdraw():
-        _leave(entry, answered, parts)
-        try:
-            other = await calls.call(again, asked if rule.action == "escalate" else ())
-        except ClientGoneError:
-            _discard(entry, answered, parts)
-            raise
-        except GatewayError:
-            # Nothing better can be had: the client gets what there is, and its score.
-            break
-        found = _judge(rule, job, other)
-        asked.append(other.candidate)
-        if (found.score or 0) < (grade.score or 0):
-            _leave(entry, other, parts)
-            _discard(entry, other, parts)
+    async def answer(self, job: "Job", rule: "QualityRule") -> "Answered":
+        """The answer that the client gets. Raises 422 where none is good enough and the assistant says so."""
+        if not job.ask.request.stream:
+            return await self._best(job, rule)
+        if rule.stream == "hold":
+            return await self._held(job, rule)
+        keeping = {**job.extra, "keep": True}
+        if rule.stream == "prefix-hold":
+            keeping["hold_bytes"] = rule.prefix
+            answered = await self._best(msgspec.structs.replace(job, extra=keeping), rule)
         else:
+            answered = await self._calls(rule).call(msgspec.structs.replace(job, extra=keeping))
+        # What is sent cannot be taken back: the score of the whole stream is for the record alone.
+        job.entry.grade = lambda outcome: self._ended(job, rule, answered.candidate, outcome)
+        return answered
+
+    def _calls(self, rule: "QualityRule") -> "Calls":
+        return self._weighing if rule.weighs else self._plain
+
+    def _ended(self, job: "Job", rule: "QualityRule", candidate: "Candidate", outcome: "Outcome") -> None:
+        """A stream has ended."""
+        _note(job.entry, self._of(rule, job.ask, candidate, outcome.answer, outcome))
+        if rule.judge is not None and outcome.answer is not None and outcome.state == "finished":
+            self._judge.begin(rule.judge, job, candidate, outcome.answer)
+
+    async def _held(self, job: "Job", rule: "QualityRule") -> "Answered":
+        """A stream that begins when its whole answer is known to be good enough."""
+        asked = job.ask.request
+        body, _ = asked.compose(_WHOLE, None, False, None)
+        try:
+            whole = self._parts.scan("chat", body)
+        except RequestError as error:
+            raise RuntimeError("a request that was read cannot be read again") from error
+        extra = {name: value for name, value in job.extra.items() if name != "keep"}
+        ask = job.ask._replace(request=whole)
+        answered = await self._best(msgspec.structs.replace(job, ask=ask, extra=extra), rule)
+        try:
+            held = stream_of(answered.reply.body, not asked.include_usage)
+        except ValueError:
+            # Valid JSON, and no chat: as the client of a plain answer would have it.
+            held = answered.reply.body
+        return msgspec.structs.replace(answered, held=held)
+
+    async def _best(self, job: "Job", rule: "QualityRule") -> "Answered":
+        """The best of as many answers as the action allows."""
+        entry, parts, calls = job.entry, self._parts, self._calls(rule)
+        answered = await calls.call(job)
+        grade = await self._grade(rule, job, answered)
+        asked: list[Candidate] = []
+        while (
+            _fails(rule, grade) and (again := _again(job, rule, answered, asked)) and parts.budget.withdraw()
+        ):
+            _leave(entry, answered, parts)
+            try:
+                other = await calls.call(again, asked if rule.action == "escalate" else ())
+                found = await self._grade(rule, job, other)
+            except ClientGoneError:
+                _discard(entry, answered, parts)
+                raise
+            except GatewayError:
+                # Nothing better can be had: the client gets what there is, and its score.
+                break
+            asked.append(other.candidate)
+            if _worth(rule, found) < _worth(rule, grade):
+                _leave(entry, other, parts)
+                _discard(entry, other, parts)
+            else:
+                _discard(entry, answered, parts)
+                answered, grade = other, found
+        _note(entry, grade)
+        if _blocks(rule, grade):
             _discard(entry, answered, parts)
-            answered, grade = other, found
-    _note(entry, grade)
-    if _blocks(rule, grade):
-        _discard(entry, answered, parts)
-        raise quality_below_threshold(job.ask.plan.name, grade.score, grade.failed)
-    if asked:
-        # The last that was asked need not be the one whose answer it is.
-        upstream, model = answered.candidate
-        entry.upstream, entry.upstream_model = upstream.name, model
-        entry.price = parts.scopes.price(answered.candidate)
-    return answered
+            raise quality_below_threshold(job.ask.plan.name, grade.score, grade.why)
+        if asked:
+            # The last that was asked need not be the one whose answer it is.
+            upstream, model = answered.candidate
+            entry.upstream, entry.upstream_model = upstream.name, model
+            entry.price = parts.scopes.price(answered.candidate)
+        if rule.judge is not None and not rule.judge.enforced and answered.reply.stream is None:
+            self._judge.begin(rule.judge, job, answered.candidate, answered.reply.body)
+        return answered
+
+    async def _grade(self, rule: "QualityRule", job: "Job", answered: "Answered") -> Grade:
+        reply, candidate = answered.reply, answered.candidate
+        if reply.stream is not None:
+            beginning = reply.stream.beginning()
+            checks = (
+                None
+                if beginning is None
+                else rule.checks.check(job.ask.request.body, beginning, partial=True)
+            )
+            return combined(checks)
+        grade = self._of(rule, job.ask, candidate, reply.body, reply.outcome)
+        judge = rule.judge
+        # What is too low already need not be judged.
+        failed = grade.checks is None or grade.checks < rule.least
+        if judge is None or not judge.enforced or failed or not self._judge.samples(judge):
+            return grade
+        try:
+            opinion = await self._judge.ask(judge, job, candidate, reply.body)
+        except ClientGoneError:
+            _discard(job.entry, answered, self._parts)
+            raise
+        return grade.judged(opinion)
+
+    def _of(
+        self,
+        rule: "QualityRule",
+        ask: "Ask",
+        candidate: "Candidate",
+        answer: bytes | None,
+        outcome: "Outcome | None",
+    ) -> Grade:
+        checks = None if answer is None else rule.checks.check(ask.request.body, answer)
+        if not rule.weighs or outcome is None:
+            return combined(checks)
+        return combined(checks, self._rank(ask, candidate, outcome))
+
+    def _rank(self, ask: "Ask", candidate: "Candidate", outcome: "Outcome") -> "Opinion":
+        """How certain the model was, among its own earlier answers."""
+        reason = why_not(candidate)
+        if reason is not None and outcome.certainty is None:
+            return None, reason
+        assistant = ask.plan.assistant
+        assert assistant is not None  # noqa: S101 (only assistants have a rule)
+        upstream, model = candidate
+        whose = (assistant.workspace, assistant.id, upstream.name, model)
+        return self._parts.scores.rank(whose, outcome)
 
 
-def _again(job: "Job", rule: QualityRule, answered: "Answered", asked: "list[Candidate]") -> "Job | None":
+def _again(job: "Job", rule: "QualityRule", answered: "Answered", asked: "list[Candidate]") -> "Job | None":
     """What is asked next; None: nothing."""
     if rule.action == "escalate":
         if not asked:
@@ -140,20 +182,17 @@ def _again(job: "Job", rule: QualityRule, answered: "Answered", asked: "list[Can
     return None
 
 
-def _judge(rule: QualityRule, job: "Job", answered: "Answered") -> Grade:
-    return _of(rule, job.ask.request.body, answered.reply.body)
+def _worth(rule: "QualityRule", grade: Grade) -> tuple[bool, int]:
+    """Of two answers the client gets the one with more of it."""
+    known = grade.checks if grade.score is None else grade.score
+    return not _fails(rule, grade), known or 0
 
 
-def _of(rule: QualityRule, request: bytes, answer: bytes | None) -> Grade:
-    found = None if answer is None else rule.checks.check(request, answer)
-    return Grade(None) if found is None else Grade(found[0], tuple(found[1]))
-
-
-def _fails(rule: QualityRule, grade: Grade) -> bool:
+def _fails(rule: "QualityRule", grade: Grade) -> bool:
     return rule.blocks_unscored if grade.score is None else grade.score < rule.least
 
 
-def _blocks(rule: QualityRule, grade: Grade) -> bool:
+def _blocks(rule: "QualityRule", grade: Grade) -> bool:
     """An answer without a score passes only where that is said."""
     if grade.score is None:
         return rule.blocks_unscored
@@ -161,14 +200,15 @@ def _blocks(rule: QualityRule, grade: Grade) -> bool:
 
 
 def _note(entry: "Entry", grade: Grade) -> None:
-    entry.score = grade.score
-    entry.failed_checks = ",".join(grade.failed) or None
+    entry.scored = grade
     told = "none" if grade.score is None else str(grade.score)
     entry.limit_headers = [
         *entry.limit_headers,
         (b"x-quality-score", header_value(told)),
-        (b"x-quality-method", METHOD),
+        (b"x-quality-method", header_value(grade.method)),
     ]
+    if grade.reason is not None:
+        entry.limit_headers.append((b"x-quality-reason", header_value(grade.reason)))
     if grade.failed:
         entry.limit_headers.append((b"x-quality-failed", header_value(", ".join(grade.failed))))
 
@@ -187,6 +227,8 @@ def _discard(entry: "Entry", answered: "Answered", parts: "Parts") -> None:
     upstream, model = answered.candidate
     price = parts.scopes.price(answered.candidate)
     outcome = answered.reply.outcome
+    if answered.reply.stream is not None:
+        answered.reply.stream.cancel()
     upstream.note_outcome(model, outcome)
     used = used_of(entry, outcome)
     entry.spent_prompt += used.prompt

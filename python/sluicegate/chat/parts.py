@@ -14,6 +14,7 @@ from sluicegate.http.body import BodyReader
 from sluicegate.http.relay import ClientWatches
 from sluicegate.keys.authenticate import Authenticator
 from sluicegate.limits.admit import Limiter
+from sluicegate.quality.scores import Scores
 from sluicegate.upstreams.select import RetryBudget
 from sluicegate.usage.settle import Ledger
 
@@ -40,3 +41,4 @@ class Parts(NamedTuple):
     chats: StoredChats
     memory: ChatMemory
     thinking: Verifier = Verifier()
+    scores: Scores = Scores(None)

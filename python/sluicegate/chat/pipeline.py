@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 from sluicegate import errors
 from sluicegate.chat.call import Answered, Calls, Job, Watch
 from sluicegate.chat.directory import View
-from sluicegate.chat.grade import graded
+from sluicegate.chat.grade import Grader
+from sluicegate.chat.judge import Judge
 from sluicegate.chat.parts import Parts
 from sluicegate.chat.prepare import Ask, Operation, Rules, check
 from sluicegate.chat.remember import Conversation
 from sluicegate.chat.scopes import demand
 from sluicegate.chat.thinking import headers_of
+from sluicegate.chat.weigh import WeighingCalls
 from sluicegate.engine import Marks, RequestError
 from sluicegate.errors import ClientGoneError, GatewayError
 from sluicegate.http.exchange import JSON_HEADERS, Exchange
@@ -47,6 +49,8 @@ class Pipeline:
         self._rules = rules
         self._operation: Operation = rules.operation
         self.calls = Calls(parts, rules)
+        judge = Judge(parts, self.calls, self.admit)
+        self._grader = Grader(parts, self.calls, WeighingCalls(parts, rules), judge)
 
     async def respond(self, exchange: Exchange) -> None:
         """Answer one request. Raises what the envelope turns into a response; by then it is on record."""
@@ -75,7 +79,7 @@ class Pipeline:
                 if quality is None or self._operation != "chat":
                     answered = await self.calls.call(job)
                 else:
-                    answered = await graded(self.calls, job, self._parts, quality)
+                    answered = await self._grader.answer(job, quality)
                 answer = self._answer(exchange, entry, answered, watch, kept)
                 # The prompt may be long: it must not stay in memory for as long as its answer streams.
                 del ask, answered, job

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
+from sluicegate.clock import monotonic
 from sluicegate.errors import TOO_MANY
 from sluicegate.limits.admit import Scope
 from sluicegate.settings import UpstreamConfig
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 # Names come from clients: what is learned of them is bounded.
 _MOST_MODELS = 1024
+# A model that refuses log-probabilities is asked for them again after an hour: servers are updated.
+_REFUSAL_SECONDS = 3600.0
 
 
 class Stored(NamedTuple):
@@ -32,6 +35,7 @@ class Upstream:
         "__weakref__",
         "_asked_at",
         "_learned",
+        "_refuses_logprobs",
         "_refuses_stream_options",
         "config",
         "handle",
@@ -70,6 +74,7 @@ class Upstream:
         self._asked_at: int | None = None
         self._learned: Mapping[str, int] = {}
         self._refuses_stream_options: frozenset[str] = frozenset()
+        self._refuses_logprobs: dict[str, float] = {}
 
     @property
     def denied_params(self) -> tuple[str, ...]:
@@ -105,6 +110,17 @@ class Upstream:
         """Leave them out for this model from now on."""
         if len(self._refuses_stream_options) < _MOST_MODELS:
             self._refuses_stream_options |= {model}
+
+    def takes_logprobs(self, model: str) -> bool:
+        """Not where it has refused them for this model within the last hour."""
+        refused_at = self._refuses_logprobs.get(model)
+        return refused_at is None or monotonic() - refused_at > _REFUSAL_SECONDS
+
+    def note_refused_logprobs(self, model: str) -> None:
+        """Leave them out for this model for a while."""
+        if len(self._refuses_logprobs) >= _MOST_MODELS:
+            self._refuses_logprobs.clear()
+        self._refuses_logprobs[model] = monotonic()
 
     def note_failure(self, model: str, failure: "Failure") -> None:
         """A call that failed before anything reached the client."""

@@ -53,6 +53,8 @@ class Profile(Struct, frozen=True, kw_only=True):
     denied_params: tuple[str, ...] = ()
     # GET /models lists all that the server has, so that other names need not be asked for.
     lists_everything: bool = True
+    # So many alternatives of a token are asked for, where log-probabilities are wanted; 0: it has none.
+    top_logprobs: int = 5
     # Loads models on demand: the first event may take minutes.
     loads_on_demand: bool = False
     # Works without a key.
@@ -95,6 +97,7 @@ PROFILES: Mapping[UpstreamKind, Profile] = MappingProxyType(
         ),
         "lmstudio": Profile(
             context="max_context_length",
+            top_logprobs=0,
             loads_on_demand=True,
             keyless=True,
             json_schema=True,
@@ -121,6 +124,8 @@ PROFILES: Mapping[UpstreamKind, Profile] = MappingProxyType(
             default_base_url="https://api.together.xyz/v1",
             context="context_length",
             stream_options=True,
+            # Its `logprobs` is a number, and its answers have a shape of their own.
+            top_logprobs=0,
             thinking=("enabled", "template", "effort"),
         ),
         "fireworks": Profile(

@@ -2,19 +2,21 @@
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from sluicegate.usage.model import MICROS, Record, bounded
 from sluicegate.usage.tell import End
 
 if TYPE_CHECKING:
     from sluicegate.engine import Outcome
-    from sluicegate.usage.settle import Entry
+    from sluicegate.usage.settle import Entry, Scored
 
 
 def record_of(entry: "Entry", end: End, message: str | None) -> Record:
     """The request as it ended."""
     outcome = end.outcome
     used = end.used
-    return Record(
+    record = Record(
         id=entry.request_id,
         workspace=entry.workspace,
         key=entry.key,
@@ -44,8 +46,17 @@ def record_of(entry: "Entry", end: End, message: str | None) -> Record:
         finish=finish_of(outcome),
         conversation=entry.conversation,
         thinking=entry.thinking,
-        score=entry.score,
-        failed_checks=entry.failed_checks,
+    )
+    return record if entry.scored is None else _scored(record, entry.scored)
+
+
+def _scored(record: Record, found: "Scored") -> Record:
+    return msgspec.structs.replace(
+        record,
+        score=found.score,
+        failed_checks=found.failed_checks,
+        score_method=found.method,
+        score_reason=found.reason,
     )
 
 

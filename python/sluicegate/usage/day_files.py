@@ -42,7 +42,7 @@ _FIRST_4XX = 400
 _BUSY_MS = 5000
 # So many rows of one workspace are deleted in a transaction: whoever writes waits for it.
 _DELETED = 5000
-_VERSION = 4
+_VERSION = 5
 
 _HOURS = ", ".join(f'"{name}"' for name in ("hour", *DIMENSIONS, *SUMS))
 # Clustered by id, which is time: a page is one look-up and a walk. Every other index ends in the id.

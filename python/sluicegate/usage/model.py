@@ -111,6 +111,9 @@ class Record(Struct, frozen=True, array_like=True, kw_only=True, gc=False):
     # 0 to 100 of an answer whose assistant wants a score, and the checks that failed.
     score: int | None = None
     failed_checks: str | None = None
+    # What the score comes from, such as `L0+L1`; why there is none, or not from all of it.
+    score_method: str | None = None
+    score_reason: str | None = None
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -75,7 +75,10 @@ class Usage:
         self._log = log
         self._location = location
         self._is_shared = location is not None or workers > 1
-        self.limits = open_limits(limits_file(location, workers), workers, log)
+        limits = limits_file(location, workers)
+        self.limits = open_limits(limits, workers, log)
+        # How certain answers were is kept beside the limits.
+        self.ranks_file = None if limits is None else limits.with_name("ranks-1.map")
         # None: this machine counts for itself.
         self.sharing: Sharing | None = None
         self.recorder: Recorder | None = None

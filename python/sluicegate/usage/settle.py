@@ -48,6 +48,21 @@ class Caller(Protocol):
     def workspace(self) -> str: ...
 
 
+class Scored(Protocol):
+    """What was found out about the quality of an answer; `quality.model.Grade` is one."""
+
+    @property
+    def score(self) -> int | None: ...
+    @property
+    def failed_checks(self) -> str | None: ...
+    @property
+    def method(self) -> str: ...
+    @property
+    def reason(self) -> str | None: ...
+    def line(self) -> dict[str, object]:
+        """What a log line has of it."""
+
+
 class Entry(Struct, gc=False):
     """What is known of a request, filled in as its stages find out."""
 
@@ -91,9 +106,8 @@ class Entry(Struct, gc=False):
     thinking: str | None = None
     # Scores a stream at its end.
     grade: "Callable[[Outcome], None] | None" = None
-    # None: no score was asked for, or there is none.
-    score: int | None = None
-    failed_checks: str | None = None
+    # None: no score is asked for.
+    scored: "Scored | None" = None
     # Of answers that were not good enough, and that nobody got.
     spent_prompt: int = 0
     spent_completion: int = 0
@@ -317,8 +331,7 @@ class Ledger:
             phases_ms=entry.phases_ms(now, outcome),
             **({} if entry.trace is None else {"trace_id": entry.trace.id}),
             thinking=entry.thinking,
-            score=entry.score,
-            failed_checks=entry.failed_checks,
+            **({} if entry.scored is None else entry.scored.line()),
             **observed(outcome),
         )
 

@@ -43,6 +43,10 @@ class RequestLine(Struct, frozen=True, kw_only=True):
     client: str | None
     finish: str | None
     conversation: str | None
+    score: Annotated[int | None, Meta(description="0 to 100; null: none was asked for, or there is none.")]
+    score_method: Annotated[str | None, Meta(description="What the score comes from, such as `L0+L1`.")]
+    score_reason: Annotated[str | None, Meta(description="Why there is no score.")]
+    failed_checks: str | None
 
 
 class Phases(Struct, frozen=True, kw_only=True):

@@ -3,6 +3,7 @@
 //! Events are forwarded as the bytes they came in; two things are spliced, the model's name and the usage that
 //! the client did not ask for. `Finished` is reached through a terminal marker only.
 
+use crate::chat::logprobs::{self, Logprobs};
 use crate::chat::observe::{Chunk, Edit, Invalid, Observed, Rules};
 use crate::chat::template::Template;
 use crate::chat::thoughts::{Filter, Shown, Thinking};
@@ -28,6 +29,8 @@ pub struct Plan {
     pub shape: Option<Arc<Shape>>,
     /// What becomes of the thinking; `None`: it passes as it is.
     pub thinking: Option<Thinking>,
+    /// What becomes of log-probabilities; `None`: they pass unread.
+    pub logprobs: Option<Logprobs>,
     /// The client did not ask for usage: remove it from chunks, and the chunk that only carries it.
     pub hide_usage: bool,
     /// How many choices were asked for (`n`): an answer with fewer is not complete.
@@ -112,6 +115,8 @@ struct Reader {
     /// The template's text is thinking.
     template_thinks: bool,
     thoughts: Option<Box<Filter>>,
+    /// Weighs log-probabilities before anything else looks at a chunk.
+    logprobs: Option<Box<logprobs::Reader>>,
     /// Makes a response of it.
     shaper: Option<Box<Shaper>>,
     /// It is a response already.
@@ -134,6 +139,7 @@ impl Relay {
         let (native, shape) = if is_native { (plan.shape, None) } else { (None, plan.shape) };
         let shows_usage = !plan.hide_usage && shape.is_none();
         let thinking = plan.thinking.filter(|_| plan.operation == Operation::Chat);
+        let logprobs = plan.logprobs.filter(|_| plan.operation == Operation::Chat);
         Relay {
             state: State::Connecting,
             decoder: Decoder::new(plan.max_event_bytes),
@@ -150,6 +156,7 @@ impl Relay {
                 template_edits: Vec::new(),
                 template_thinks: false,
                 thoughts: thinking.map(|wanted| Box::new(Filter::new(wanted, shows_usage))),
+                logprobs: logprobs.map(|wanted| Box::new(logprobs::Reader::new(wanted))),
                 shaper: shape.map(|shape| Box::new(Shaper::new(shape))),
                 native: native.map(|shape| Box::new(Native::new(shape))),
             },
@@ -220,13 +227,14 @@ impl Relay {
                 Ok(None) => return Ok(()),
                 Err(too_large) => return Err(Error::EventTooLarge { limit: too_large.limit }),
             };
-            match self.reader.event(&event, out)? {
+            match self.reader.next(&event, out)? {
                 Step::Blank => {}
                 Step::Event => {
                     progress.events += 1;
                     self.state = State::Streaming;
                 }
                 Step::Done => {
+                    self.reader.weigh();
                     self.state = State::Finished;
                     return Ok(());
                 }
@@ -249,6 +257,7 @@ impl Relay {
         }
         let observed = &self.reader.observed;
         if !self.state.is_final() && observed.all_finished(self.choices) {
+            self.reader.weigh();
             // Every choice has its finish, so that no text is held back.
             match &mut self.reader.shaper {
                 Some(shaper) => shaper.finish(out),
@@ -306,6 +315,36 @@ impl Relay {
 }
 
 impl Reader {
+    /// What the log-probabilities of a complete answer say.
+    fn weigh(&mut self) {
+        if let Some(logprobs) = &self.logprobs {
+            self.observed.certainty = Some(logprobs.certainty());
+        }
+    }
+
+    #[inline]
+    fn next(&mut self, event: &Event<'_>, out: &mut Vec<u8>) -> Result<Step, Error> {
+        let changed = self.logprobs.as_mut().and_then(|logprobs| logprobs.take(event.data));
+        match changed {
+            None => self.event(event, out),
+            Some(data) => self.changed_event(event, &data, out),
+        }
+    }
+
+    /// An event whose data is another than the one that came: from here on as if it had come so.
+    fn changed_event(&mut self, event: &Event<'_>, data: &[u8], out: &mut Vec<u8>) -> Result<Step, Error> {
+        let mut raw = Vec::with_capacity(event.raw.len());
+        match event.data_at {
+            Some(at) => {
+                raw.extend_from_slice(&event.raw[..at]);
+                raw.extend_from_slice(data);
+                raw.extend_from_slice(&event.raw[at + event.data.len()..]);
+            }
+            None => encode::event(event.event, data, &mut raw),
+        }
+        self.event(&Event { data, raw: &raw, ..*event }, out)
+    }
+
     fn event(&mut self, event: &Event<'_>, out: &mut Vec<u8>) -> Result<Step, Error> {
         if event.event == Some(b"error") {
             return Err(answer::in_band(event.data));

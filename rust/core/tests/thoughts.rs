@@ -17,6 +17,7 @@ fn plan(output: Output) -> Plan {
         public_id: None,
         keep: false,
         shape: None,
+        logprobs: None,
         thinking: Some(Thinking { output, inside: false }),
         hide_usage: true,
         choices: 1,

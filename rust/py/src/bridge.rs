@@ -18,7 +18,10 @@ use pyo3::{
     types::PyBytes,
 };
 use sluicegate_core::{
-    chat::thoughts::{Output, Thinking},
+    chat::{
+        logprobs::Logprobs,
+        thoughts::{Output, Thinking},
+    },
     contain::Contained,
     launch::launch,
     responses::Shape,
@@ -176,7 +179,7 @@ impl Bridge {
     }
 
     #[pyo3(signature = (upstream, operation, body, future, *, stream = false, public_model = None, public_id = None,
-        keep = false, shape = None, thinking = None, hide_usage = false, choices = 1, keep_alive = 0.0, request_id = None, headers = Vec::new(), first_event_timeout = None, idle_timeout = None,
+        keep = false, shape = None, thinking = None, logprobs = None, hold_bytes = 0, hide_usage = false, choices = 1, keep_alive = 0.0, request_id = None, headers = Vec::new(), first_event_timeout = None, idle_timeout = None,
         total_timeout = None))]
     #[allow(clippy::too_many_arguments)] // named one by one in Python
     fn exchange(
@@ -191,6 +194,8 @@ impl Bridge {
         keep: bool,
         shape: Option<(String, String, bool)>,
         thinking: Option<(String, bool)>,
+        logprobs: Option<bool>,
+        hold_bytes: u64,
         hide_usage: bool,
         choices: u32,
         keep_alive: f64,
@@ -229,6 +234,8 @@ impl Bridge {
             keep,
             shape: shape.map(|(id, head, summary)| Arc::new(Shape { id, head, summary })),
             thinking: thinking.map(|(output, inside)| self::thinking(&output, inside)).transpose()?,
+            logprobs: logprobs.map(|strip| if strip { Logprobs::Strip } else { Logprobs::Read }),
+            hold_bytes,
             hide_usage,
             choices,
             keep_alive: limit("keep_alive", Some(keep_alive))?.unwrap_or_default(),

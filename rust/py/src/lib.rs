@@ -35,6 +35,9 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<request::Recipe>()?;
     m.add_class::<quality::QualityChecks>()?;
     m.add_function(wrap_pyfunction!(quality::stream_of, m)?)?;
+    m.add_function(wrap_pyfunction!(quality::ask_logprobs, m)?)?;
+    m.add_function(wrap_pyfunction!(quality::certainty_values, m)?)?;
+    m.add_class::<quality::Ranks>()?;
     m.add_class::<upstream::Upstream>()?;
     m.add_class::<values::Failure>()?;
     m.add_class::<values::Outcome>()?;

@@ -8,7 +8,10 @@ use pyo3::{
     prelude::*,
     types::{PyBytes, PyDict, PyIterator},
 };
-use sluicegate_core::upstream::outlet::{Cancel, Outlet, Taken};
+use sluicegate_core::{
+    chat::convert::joined,
+    upstream::outlet::{Cancel, Outlet, Taken},
+};
 use std::sync::{Arc, OnceLock};
 
 /// Joins a running call with its Python side.
@@ -187,6 +190,11 @@ impl Stream {
             Some(send) => self.link.attach(py, send, future),
             None => Err(PyValueError::new_err("resume() comes after attach()")),
         }
+    }
+
+    fn beginning<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
+        let events = self.link.outlet.get()?.peek();
+        joined(&events).map(|answer| PyBytes::new(py, &answer))
     }
 
     #[pyo3(signature = (cause = "client_closed"))]

@@ -2,9 +2,12 @@
 
 use crate::stream::Stream;
 use pyo3::{prelude::*, types::PyBytes};
-use sluicegate_core::upstream::{
-    outlet::{self, End},
-    response::ReplyHeaders,
+use sluicegate_core::{
+    quality::certainty::{Certainty, Features},
+    upstream::{
+        outlet::{self, End},
+        response::ReplyHeaders,
+    },
 };
 use std::time::Duration;
 
@@ -67,6 +70,8 @@ pub struct Outcome {
     first_event_us: Option<u64>,
     duration_us: u64,
     attempts: u32,
+    certainty: Option<(u64, bool)>,
+    uncertain: Option<&'static str>,
 }
 
 fn micros(d: Duration) -> u64 {
@@ -77,6 +82,11 @@ impl Outcome {
     pub fn new(py: Python<'_>, o: outlet::Outcome) -> Self {
         let usage = o.observed.usage.unwrap_or_default();
         let closing = o.closing.unwrap_or_default();
+        let (certainty, uncertain) = match o.observed.certainty {
+            None => (None, None),
+            Some(Certainty::Known(Features { packed, tops })) => (Some((packed, tops)), None),
+            Some(Certainty::Unknown(why)) => (None, Some(why)),
+        };
         Outcome {
             state: match o.end {
                 End::Finished => "finished",
@@ -104,6 +114,8 @@ impl Outcome {
             first_event_us: o.first_event.map(micros),
             duration_us: micros(o.duration),
             attempts: o.attempts,
+            certainty,
+            uncertain,
         }
     }
 }

@@ -41,6 +41,14 @@ ASSISTANTS: dict[str, dict[str, Any]] = {
     "english": {"quality_action": "block", "quality_script": "latin"},
     "hold": {"quality_action": "block", "quality_stream": "hold"},
     "hold and retry": {"quality_action": "retry", "quality_stream": "hold", "reasoning_output": "separate"},
+    "prefix": {"quality_action": "block", "quality_stream": "prefix-hold", "quality_prefix": 12},
+    "prefix next": {
+        "quality_action": "escalate",
+        "quality_stream": "prefix-hold",
+        "quality_prefix": 12,
+        "quality_banned": ["secret"],
+        "model": ["one/m", "two/m2"],
+    },
     "unscored": {"quality_score": 0, "quality_action": "block"},
 }
 
@@ -104,7 +112,7 @@ def test_a_score_is_told(judge: OpenAI) -> None:
     ]:
         _, extra = script(step)
         _, told = ask(judge, "flag", extra)
-        expected = {"x-quality-score": score, "x-quality-method": "checks"}
+        expected = {"x-quality-score": score, "x-quality-method": "L0"}
         assert told == expected | ({} if failed is None else {"x-quality-failed": failed})
     _, extra = script(saying(EMPTY))
     assert ask(judge, "unscored", extra) == ("", {})
@@ -205,3 +213,48 @@ def test_a_stream_that_is_only_observed_is_never_touched(judge: OpenAI) -> None:
     choices = [{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": "stop"}]
     _, extra = script({"chunks": [json.dumps(chunk | {"choices": choices}), "[DONE]"]})
     assert len(streamed(judge, "block", extra)) == 1
+
+
+def told_in(*texts: str, finish: str | None = "stop") -> dict[str, Any]:
+    """A stream of these texts."""
+    head = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+    choices = [{"index": 0, "delta": {"content": text}, "finish_reason": None} for text in texts]
+    if finish is not None:
+        choices.append({"index": 0, "delta": {}, "finish_reason": finish})
+    ended = ["[DONE]"] if finish is not None else []
+    return {"chunks": [*(json.dumps({**head, "choices": [choice]}) for choice in choices), *ended]}
+
+
+def test_a_stream_begins_when_its_beginning_is_good(judge: OpenAI, scripted: ScriptedUpstream) -> None:
+    key, extra = script(told_in("It is ", "4, as ", "you ", "know."))
+    chunks = streamed(judge, "prefix", extra)
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "It is 4, as you know."
+    assert {chunk.model for chunk in chunks} == {"prefix"}
+    assert bodies(scripted, key)[0]["stream"] is True
+    # JSON that is not complete yet is no fault of a beginning.
+    _, extra = script(told_in('{"numbers": [1, ', "2, 3]}"))
+    form: Any = {"type": "json_object"}
+    assert len(streamed(judge, "prefix", extra, response_format=form)) == 3
+    # An answer that is shorter is looked at whole.
+    _, extra = script(told_in("4"))
+    assert streamed(judge, "prefix", extra)[0].choices[0].delta.content == "4"
+    for step in (told_in(""), told_in("I cannot ", "help with ", "that, nor with ", "this.")):
+        _, extra = script(step)
+        with pytest.raises(openai.UnprocessableEntityError, match="score"):
+            streamed(judge, "prefix", extra)
+
+
+def test_a_beginning_that_is_not_good_is_never_seen(judge: OpenAI, scripted: ScriptedUpstream) -> None:
+    key, extra = script(told_in("The secret ", "is ", "4."), told_in("It is 4, ", "as you know."))
+    raw = judge.chat.completions.with_raw_response.create(
+        model="prefix next", messages=QUESTION, stream=True, extra_body=extra
+    )
+    chunks = list(raw.parse())
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "It is 4, as you know."
+    assert [body["model"] for body in bodies(scripted, key)] == ["m", "m2"]
+    assert raw.headers["x-upstream-model"] == "m2"
+    assert raw.headers["x-quality-score"] == "100"
+    # A stream that breaks before its beginning is there has reached nobody: the next is asked.
+    key, extra = script({**told_in("It ", finish=None), "cut": True}, told_in("It is 4, ", "as you know."))
+    assert len(streamed(judge, "prefix next", extra)) == 3
+    assert [body["model"] for body in bodies(scripted, key)] == ["m", "m2"]

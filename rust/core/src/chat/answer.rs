@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Map, Value};
 
 use crate::chat::convert;
+use crate::chat::logprobs;
 use crate::chat::observe::{Invalid, Observed, Rules};
 use crate::chat::thoughts::{Filter, Shown};
 use crate::chat::Operation;
@@ -74,6 +75,15 @@ pub fn read(plan: &Plan, content_type: Option<&str>, body: Vec<u8>) -> Result<(V
     let rules = Rules::new(plan.operation, plan.public_model.as_deref(), plan.public_id.as_deref(), false);
     let mut observed = Observed::default();
     observed.bytes = body.len() as u64;
+    let body = match plan.logprobs.filter(|_| plan.operation == Operation::Chat) {
+        None => body,
+        Some(wanted) => {
+            let mut reader = logprobs::Reader::new(wanted);
+            let changed = reader.take(&body);
+            observed.certainty = Some(reader.certainty());
+            changed.unwrap_or(body)
+        }
+    };
     let mut edits = Vec::new();
     let chunk = match rules.read(&body, &mut observed, &mut edits) {
         Ok(chunk) => chunk,

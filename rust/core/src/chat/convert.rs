@@ -92,8 +92,9 @@ pub fn from_events(plan: &Plan, body: &[u8]) -> Result<(Vec<u8>, Observed), Erro
     Ok((Value::Object(body).to_string().into_bytes(), relay.observed().clone()))
 }
 
-/// The chat that a client got as these events; `None` where halves of characters cannot be joined.
-pub(crate) fn joined(events: &[u8]) -> Option<Vec<u8>> {
+/// The chat that a client got as these events, also of a stream that goes on; `None` where halves of characters cannot
+/// be joined.
+pub fn joined(events: &[u8]) -> Option<Vec<u8>> {
     let body = put_together(events).ok()?.into_answer(Operation::Chat);
     Some(Value::Object(body).to_string().into_bytes())
 }

@@ -8,6 +8,7 @@ pub mod convert;
 pub mod delta;
 mod escapes;
 pub mod joined;
+pub mod logprobs;
 pub mod observe;
 pub mod rewrite;
 pub mod scan;

@@ -8,6 +8,7 @@ use std::ops::Range;
 use crate::chat::escapes::{decoded_length, mask_surrogates};
 use crate::chat::Operation;
 use crate::json::{self, Cursor, JsonError, Kind, Text, Value};
+use crate::quality::certainty::Certainty;
 
 /// `n` is at most 128 in the OpenAI API; the finish of each choice is one bit.
 const MAX_CHOICES: u64 = 128;
@@ -56,6 +57,8 @@ pub struct Observed {
     pub thought_unmatched: bool,
     /// The template was said to open a thought, and did not.
     pub thought_missed: bool,
+    /// What the log-probabilities say, where they are looked at: once the answer is complete.
+    pub certainty: Option<Certainty>,
     /// A bit for each choice index that was seen.
     seen: u128,
     /// A bit for each choice index that has its finish reason.

@@ -2,6 +2,7 @@
 //!
 //! They say what is wrong for certain, not how good the rest is. Each that fails caps the score.
 
+pub mod certainty;
 mod text;
 
 use serde_json::{Map, Value};
@@ -75,13 +76,28 @@ pub struct Verdict {
 /// Look at a chat's whole answer. `request` is the body that asked for it. `None`: it is no answer of a chat, so that
 /// nothing can be said of it.
 pub fn check(request: &[u8], answer: &[u8], wanted: &Wanted) -> Option<Verdict> {
+    look(request, answer, wanted, false)
+}
+
+/// As [`check`], of an answer that may not be complete: what only its end can tell is left out.
+pub fn begins(request: &[u8], answer: &[u8], wanted: &Wanted) -> Option<Verdict> {
+    look(request, answer, wanted, true)
+}
+
+fn look(request: &[u8], answer: &[u8], wanted: &Wanted, partial: bool) -> Option<Verdict> {
     let answer: Value = serde_json::from_slice(answer).ok()?;
     let asked: Map<String, Value> = serde_json::from_slice(request).unwrap_or_default();
     let choices = answer.get("choices")?.as_array().filter(|choices| !choices.is_empty())?;
     let mut failed = Vec::new();
     for choice in choices {
         let message = choice.get("message")?.as_object()?;
+        let before = failed.len();
         of_choice(&asked, choice, message, wanted, &mut failed);
+        if partial && choice.get("finish_reason").is_none_or(Value::is_null) {
+            let open = [Check::Empty, Check::Json, Check::ToolCall, Check::Required];
+            let late: Vec<Check> = failed.drain(before..).filter(|check| !open.contains(check)).collect();
+            failed.extend(late);
+        }
     }
     failed.sort_unstable();
     failed.dedup();

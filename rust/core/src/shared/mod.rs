@@ -9,6 +9,7 @@ pub mod metrics;
 pub mod names;
 pub mod owners;
 pub mod phases;
+pub mod ranks;
 pub mod rate;
 pub mod rules;
 pub mod slots;

@@ -409,7 +409,7 @@ impl<S: Sink> Exchange<'_, S> {
 
     /// Hands over what is ready; the first time, together with the reply.
     fn publish(&mut self) {
-        if self.out.is_empty() {
+        if self.out.is_empty() || self.holds() {
             return;
         }
         let tell = self.outlet.put(&mut self.out);
@@ -422,6 +422,12 @@ impl<S: Sink> Exchange<'_, S> {
         }
     }
 
+    /// Too little is there yet to say whether the client should have it.
+    #[inline]
+    fn holds(&self) -> bool {
+        !self.replied && self.call.hold_bytes > 0 && self.relay.observed().answer_bytes() < self.call.hold_bytes
+    }
+
     /// The one exit: the only place where a call is told how it ended.
     async fn finish(mut self, answered: Result<Answered, Error>) {
         let (end, error, observed, rest) = match answered {
@@ -432,7 +438,9 @@ impl<S: Sink> Exchange<'_, S> {
             }
             Ok(Answered::Stream { observed, rest }) => (End::Finished, None, observed, rest),
             // Nothing was sent, so the error keeps its status.
-            Err(error) if !self.replied && self.out.is_empty() => return self.sink.reply(Err(error)),
+            Err(error) if !self.replied && (self.out.is_empty() || self.call.hold_bytes > 0) => {
+                return self.sink.reply(Err(error));
+            }
             Err(error @ Error::Cancelled) => {
                 self.relay.fail(&error, &mut self.out);
                 (End::Cancelled, Some(error), None, None)

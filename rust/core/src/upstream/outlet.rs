@@ -164,6 +164,11 @@ impl Outlet {
         Poll::Pending
     }
 
+    /// A copy of what waits, which is all that has come while nothing was taken.
+    pub fn peek(&self) -> Vec<u8> {
+        self.state.lock().ready.clone()
+    }
+
     /// The next batch, or the end. After `Nothing` the outlet is no longer queued.
     pub fn take(&self) -> Taken {
         let mut s = self.state.lock();

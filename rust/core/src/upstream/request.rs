@@ -2,7 +2,7 @@
 
 use super::{deadline::Clocks, target::Target};
 use crate::{
-    chat::{thoughts::Thinking, Operation},
+    chat::{logprobs::Logprobs, thoughts::Thinking, Operation},
     relay::Plan,
     responses::Shape,
 };
@@ -66,8 +66,12 @@ pub struct Call {
     pub shape: Option<Arc<Shape>>,
     /// What becomes of the thinking in a chat.
     pub thinking: Option<Thinking>,
+    /// What becomes of log-probabilities in a chat.
+    pub logprobs: Option<Logprobs>,
     /// The client did not ask for usage in its stream.
     pub hide_usage: bool,
+    /// The stream begins when so many bytes of text are there, or all of it; 0: with its first event.
+    pub hold_bytes: u64,
     /// How many choices the client asked for (`n`).
     pub choices: u32,
     /// A comment after so much silence; zero for none.
@@ -88,6 +92,7 @@ impl Call {
             keep: self.keep,
             shape: self.shape.clone(),
             thinking: self.thinking,
+            logprobs: self.logprobs,
             hide_usage: self.hide_usage,
             choices: self.choices,
             max_event_bytes: target.max_event_bytes,

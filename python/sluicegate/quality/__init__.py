@@ -1,0 +1,1 @@
+"""Scores of answers: what they are made of, and what is remembered for them."""
