@@ -46,6 +46,7 @@ from sluicegate.limits.near_end import BudgetWarnings
 from sluicegate.models import routes as models
 from sluicegate.models.catalog import Catalog, Source
 from sluicegate.observability import Observability
+from sluicegate.quality import endpoint as feedback
 from sluicegate.quality.scores import Scores
 from sluicegate.responses import endpoint as responses
 from sluicegate.responses.expiry import Expiry
@@ -64,6 +65,7 @@ from sluicegate.upstreams.select import RetryBudget
 from sluicegate.upstreams.switch_keeper import SwitchKeeper
 from sluicegate.upstreams.tokenizers import check_tokenizers
 from sluicegate.usage import configured as usage
+from sluicegate.usage.model import time_of_id
 from sluicegate.usage.parts import Usage
 from sluicegate.usage.prices import Prices
 from sluicegate.usage.settle import Ledger
@@ -211,6 +213,7 @@ class Gateway:
         routes += stored_chats.routes(stored)
         routes += responses.routes(self._responses, *door)
         routes += conversations.routes(*door)
+        routes += feedback.routes(*door, lambda: self._usage.logbook, time_of_id)
         routes += models.routes(self._keys, self._directory)
         if self._observed.metrics is not None:
             routes += telemetry.routes(self._observed, lambda: self.records)

@@ -57,6 +57,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "requests.get": EVERYBODY,
     # What people have written.
     "requests.body": ADMINS,
+    "requests.feedback": ADMINS,
+    "assistants.reliability": EVERYBODY,
     "usage.get": EVERYBODY,
     "requests.list_all": PLATFORM,
     "requests.get_all": PLATFORM,

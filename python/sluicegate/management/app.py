@@ -20,6 +20,7 @@ from sluicegate.management.dispatch import Dispatch
 from sluicegate.management.openapi import document
 from sluicegate.management.operation import Operation, Parts
 from sluicegate.members import routes as members
+from sluicegate.quality import routes as quality
 from sluicegate.records import Records
 from sluicegate.telemetry.logs import Log
 from sluicegate.upstreams import routes as upstreams
@@ -36,6 +37,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *members.OPERATIONS,
     *audit.OPERATIONS,
     *usage.OPERATIONS,
+    *quality.OPERATIONS,
     *history.OPERATIONS,
 )
 

@@ -11,6 +11,8 @@ from sluicegate.history import expire as history
 from sluicegate.storage.shelf import Shelf
 
 KEEP_MS = 30 * 86_400_000
+# A year of labels is what reliability is told by.
+KEEP_FEEDBACK_MS = 365 * 86_400_000
 EVERY_SECONDS = 3600.0
 # In one transaction, so that nobody waits long for it.
 MOST = 200
@@ -38,12 +40,16 @@ class Expiry:
         """Delete everything that is too old. Raises 503."""
         # Here, not at the top: who needs no database must not wait for the import of SQLAlchemy.
         from sluicegate.chat import store as chats  # noqa: PLC0415
+        from sluicegate.quality import store as feedback  # noqa: PLC0415
         from sluicegate.responses import store as responses  # noqa: PLC0415
 
         before = now_ms - KEEP_MS
         while await self._shelf.write(lambda view: responses.expire(view, before, MOST)) == MOST:
             pass
         while await self._shelf.write(lambda view: chats.expire(view, before, MOST)) == MOST:
+            pass
+        before = now_ms - KEEP_FEEDBACK_MS
+        while await self._shelf.write(lambda view: feedback.expire(view, before, MOST)) == MOST:
             pass
         await history.sweep(self._shelf, now_ms, self._retentions)
 

@@ -20,7 +20,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0007"
+HEAD = "0009"
 
 metadata = MetaData(
     naming_convention={
@@ -345,6 +345,22 @@ kept_chats = Table(
     Column("created_at", BigInteger, nullable=False),
     Index("ix_kept_chats_owner", "workspace", "owner", "id"),
     Index("ix_kept_chats_created_at", "created_at"),
+)
+
+# What people say of answers; `request` is in the log of requests, `owner` the key that said it.
+quality_feedback = Table(
+    "quality_feedback",
+    metadata,
+    Column("workspace", Text, primary_key=True),
+    Column("request", Text, primary_key=True),
+    Column("owner", Text, primary_key=True),
+    Column("score", Integer, nullable=False),
+    Column("correction", Text),
+    Column("answer_score", Integer),
+    Column("assistant", Text),
+    Column("at", BigInteger, nullable=False),
+    Index("ix_quality_feedback_assistant", "workspace", "assistant", "at"),
+    Index("ix_quality_feedback_at", "at"),
 )
 
 # Conversations of assistants with chat history. `owner` is the key; it, the assistant and the workspace need

@@ -152,6 +152,11 @@ def time_of(raw: bytes) -> int:
     return int.from_bytes(raw[:_TIME_BYTES], "big") // 1_000_000
 
 
+def time_of_id(id: str) -> int:
+    """The same of an id as text. Raises ValueError for what is none."""
+    return time_of(id_bytes(id))
+
+
 def first_id(at_ms: int) -> bytes:
     """The smallest id of a moment."""
     return (max(at_ms, 0) * 1_000_000).to_bytes(_TIME_BYTES, "big") + bytes(_ID_BYTES - _TIME_BYTES)

@@ -97,6 +97,11 @@ class Usage:
             mover = Mover(location.journal_dir, self._logbook, self._interrupted)
         self._keeper = Keeper(self.limits, mover, self._flush, log, self.bodies)
 
+    @property
+    def logbook(self) -> Logbook | None:
+        """The log of requests; None where none is kept."""
+        return self._logbook
+
     def start(self) -> None:
         """Begin the background work."""
         self._keeper.start()

@@ -10,11 +10,20 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from sluicegate.http.guard import Permission
 from sluicegate.management.operation import Answer, Call, Cursor, Limit, Operation
 from sluicegate.management.operation import Filter as Text
+from sluicegate.quality import store as feedback
 from sluicegate.storage.errors import InvalidError, NotFoundError
 from sluicegate.storage.page import DEFAULT, Page
 from sluicegate.usage.export import MEDIA, Format, exported
 from sluicegate.usage.model import DIMENSIONS, Facet, Filter, Interval, Sum
-from sluicegate.usage.shown import RequestDetail, RequestLine, UsageRow, detail_of, line_of, row_of
+from sluicegate.usage.shown import (
+    FeedbackLine,
+    RequestDetail,
+    RequestLine,
+    UsageRow,
+    detail_of,
+    line_of,
+    row_of,
+)
 
 Time = Annotated[int, Meta(ge=0, le=9_000_000_000_000)]
 Millis = Annotated[float, Meta(ge=0, le=1_000_000_000)]
@@ -134,7 +143,9 @@ async def _get(call: Call) -> Answer:
         found = None
     if found is None or ("workspace" in call.path and found.workspace != call.workspace):
         raise NotFoundError("request")
-    return Answer(detail_of(found))
+    said = await feedback.of_request(call.view, found.workspace, found.id)
+    lines = tuple(FeedbackLine(key=one.key, score=one.score, at=one.at) for one in said)
+    return Answer(detail_of(found, lines))
 
 
 async def _body(call: Call) -> Answer:

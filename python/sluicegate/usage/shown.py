@@ -60,10 +60,19 @@ class Phases(Struct, frozen=True, kw_only=True):
     answer: float | None
 
 
+class FeedbackLine(Struct, frozen=True, kw_only=True):
+    """What one key said of the answer."""
+
+    key: str
+    score: int
+    at: int
+
+
 class RequestDetail(RequestLine, Struct, frozen=True, kw_only=True):
     """One request in full."""
 
     phases: Phases
+    feedback: tuple[FeedbackLine, ...]
 
 
 class UsageRow(Struct, frozen=True, kw_only=True):
@@ -96,7 +105,7 @@ def line_of(record: Record) -> RequestLine:
     return RequestLine(**_values(record))
 
 
-def detail_of(record: Record) -> RequestDetail:
+def detail_of(record: Record, feedback: tuple[FeedbackLine, ...] = ()) -> RequestDetail:
     """One request in full."""
     first = record.first_us
     upstream = record.duration_us - record.overhead_us
@@ -105,7 +114,7 @@ def detail_of(record: Record) -> RequestDetail:
         first_event=None if first is None else first / _THOUSAND,
         answer=None if first is None else max(upstream - first, 0) / _THOUSAND,
     )
-    return RequestDetail(**_values(record), phases=phases)
+    return RequestDetail(**_values(record), phases=phases, feedback=feedback)
 
 
 def row_of(found: Sum, by: tuple[str, ...] = ()) -> UsageRow:
