@@ -13,7 +13,7 @@ from sluicegate.assistants.model import JudgeSpec
 from sluicegate.chat.call import Job
 from sluicegate.chat.prepare import CHAT, Ask
 from sluicegate.clock import monotonic
-from sluicegate.engine import RequestError
+from sluicegate.engine import Marks, RequestError
 from sluicegate.errors import ClientGoneError, GatewayError
 from sluicegate.http.head import Head
 from sluicegate.ids import request_ids
@@ -111,7 +111,7 @@ class Judge:
         principal = msgspec.structs.replace(job.principal, models=None)
         exchange = copy(job.exchange)
         exchange.request_id, exchange.began, exchange.head = request_ids.next(), monotonic(), Head()
-        entry = Entry(exchange.request_id, "judge", exchange.began)
+        entry = Entry(exchange.request_id, "judge", Marks(exchange.began))
         try:
             request = self._parts.scan("chat", body)
             plan = job.ask.plan.view.plan(spec.model, principal)
@@ -119,6 +119,9 @@ class Judge:
             return "judge_unavailable"
         self._parts.ledger.identified(entry, principal, exchange.head)
         entry.model, entry.bytes_in = plan.name, len(body)
+        # It came from here, whole.
+        entry.marks.read()
+        entry.marks.planned()
         return Job(exchange, Ask(plan, CHAT, request), principal, entry, job.watch)
 
     def _heard(self, entry: Entry, answered: "Answered", judged: str) -> Opinion:
