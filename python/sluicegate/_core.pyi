@@ -361,7 +361,7 @@ class Bridge:
         public_model: str | None = None,
         public_id: str | None = None,
         keep: bool = False,
-        shape: tuple[str, str, bool] | None = None,
+        shape: tuple[str, str, bool, bool] | None = None,
         thinking: tuple[str, bool] | None = None,
         hide_usage: bool = False,
         choices: int = 1,
@@ -377,7 +377,8 @@ class Bridge:
         `models` sends GET /models; all else POSTs `body`. `public_model` replaces `model` in the answer,
         `public_id` its `id`. With `keep`, the outcome of a stream has the whole answer as well. `shape` makes
         a response of the Responses API of the answer to a chat: its id, its JSON without the last brace and
-        without what follows from the answer, and whether thoughts are shown as a summary.
+        without what follows from the answer, whether thoughts are shown as a summary, and whether log
+        probabilities are shown.
         `thinking` is what becomes of it in a chat: `watch` changes nothing, `separate` shows it in
         `reasoning_content`, `hide` leaves it out; and whether this model's template opens the thought.
         `choices` is the request's `n`: a stream that ends with fewer is not complete.
