@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import uuid
+from pathlib import Path
 from typing import Any
 
 import pytest
-from openai import APIStatusError, BadRequestError, OpenAI
+from contract_setup import API_KEY, settings_file
+from openai import APIStatusError, BadRequestError, NotFoundError, OpenAI
 from scripted import ScriptedUpstream, completion
+
+from processes import Server, gateway
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -205,3 +209,25 @@ def test_without_a_database_the_assistant_says_so(client: OpenAI) -> None:
     with pytest.raises(BadRequestError) as refused:
         client.responses.create(model=MODEL, input="x")
     assert (refused.value.code, refused.value.param) == ("storage_not_configured", "model")
+
+
+def test_a_workspace_that_keeps_nothing_stores_no_response(
+    demo: Server, scripted: ScriptedUpstream, tmp_path: Path
+) -> None:
+    settings = settings_file(demo.base_url, scripted.base_url) + "\n[workspace]\nretention_days = 0\n"
+    environment = {"SLUICEGATE_DATA_DIR": str(tmp_path / "data")}
+    with (
+        gateway(settings, tmp_path, keys=API_KEY, environment=environment) as server,
+        OpenAI(base_url=server.base_url, api_key=API_KEY, timeout=45) as client,
+    ):
+        made = client.responses.create(model="demo-fast", input="x")
+        assert made.store is False
+        with pytest.raises(NotFoundError):
+            client.responses.retrieve(made.id)
+        with pytest.raises(BadRequestError) as refused:
+            client.responses.create(model="demo-fast", input="x", background=True)
+        assert refused.value.param == "background"
+        message: Any = [{"role": "user", "content": "x"}]
+        chat = client.chat.completions.create(model="demo-fast", messages=message, store=True)
+        with pytest.raises(NotFoundError):
+            client.chat.completions.retrieve(chat.id)
