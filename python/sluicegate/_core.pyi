@@ -396,7 +396,7 @@ class Bridge:
         public_model: str | None = None,
         public_id: str | None = None,
         keep: bool = False,
-        shape: tuple[str, str, bool] | None = None,
+        shape: tuple[str, str, bool, bool] | None = None,
         thinking: tuple[str, bool] | None = None,
         logprobs: bool | None = None,
         hold_bytes: int = 0,
@@ -414,7 +414,8 @@ class Bridge:
         `models` sends GET /models; all else POSTs `body`. `public_model` replaces `model` in the answer,
         `public_id` its `id`. With `keep`, the outcome of a stream has the whole answer as well. `shape` makes
         a response of the Responses API of the answer to a chat: its id, its JSON without the last brace and
-        without what follows from the answer, and whether thoughts are shown as a summary.
+        without what follows from the answer, whether thoughts are shown as a summary, and whether log
+        probabilities are shown.
         `thinking` is what becomes of it in a chat: `watch` changes nothing, `separate` shows it in
         `reasoning_content`, `hide` leaves it out; and whether this model's template opens the thought.
         `logprobs`: those of a chat are weighed (`Outcome.certainty`), and taken out if True.

@@ -236,12 +236,13 @@ def upstream_lacks_model(name: str) -> GatewayError:
     )
 
 
-def unknown_path() -> GatewayError:
+def unknown_path(message: str | None = None) -> GatewayError:
     """No such endpoint; paths are exact."""
     return _refusal(
         404,
         "unknown_url",
-        "There is no such endpoint. Paths are exact: lower case, no trailing slash, no doubled slash. "
+        message
+        or "There is no such endpoint. Paths are exact: lower case, no trailing slash, no doubled slash. "
         "The base URL of a client ends in /v1.",
     )
 

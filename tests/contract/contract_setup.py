@@ -37,6 +37,7 @@ api_key = "{upstream_key}"
 models = ["spare"]
 kind = "openai"
 denied_params = ["logit_bias"]
+tokenizers = {{ spare = "o200k_base" }}
 
 [[upstreams]]
 name = "narrow"

@@ -1,4 +1,4 @@
-"""Any interleaving of new messages, resends, edits, retries, aborts and tools, against a model in memory.
+"""Any interleaving of messages, resends, edits, retries, aborts, tools and responses, against a model of it.
 
 A client that sends one message gets exactly the conversation that it had put before it; one that sends
 everything gets nothing; each stored way is a conversation that somebody really had; nothing is stored twice;
@@ -30,7 +30,7 @@ from sqlalchemy import select
 from sluicegate import engine
 from sluicegate.errors import GatewayError
 from sluicegate.history import merge
-from sluicegate.history.model import Name, Past, Place, Scope
+from sluicegate.history.model import Name, Past, Place, Scope, Spot
 from sluicegate.history.recall import History, Request
 from sluicegate.storage import schema
 from sluicegate.storage.database import Database
@@ -99,15 +99,17 @@ class Machine(RuleBasedStateMachine):
         self.names: dict[str, str] = {}
         # All that was acknowledged, by thread.
         self.had: dict[str, set[Way]] = {}
+        # Those of them that end with a whole answer.
+        self.whole: set[tuple[str, Way]] = set()
 
     waiting = Bundle("waiting")
     answered = Bundle("answered")
 
-    def send(self, name: Name | None, messages: Way) -> tuple[Past, Place] | None:
+    def send(self, name: Name | None, messages: Way, at: Spot | None = None) -> tuple[Past, Place] | None:
         """One request until it is committed."""
         body = json.dumps({"messages": [as_json(message) for message in messages]}).encode()
         scanned = engine.scan("chat", body)
-        request = Request(self.scope, name, scanned.messages(), body, None, thoughts=True)
+        request = Request(self.scope, name, scanned.messages(), body, None, thoughts=True, at=at)
         past = self.runner.run(self.history.recall(request))
         assert past is not None
         place = self.runner.run(self.history.begin(past))
@@ -125,10 +127,27 @@ class Machine(RuleBasedStateMachine):
         self.had.setdefault(place.thread, set()).add(way)
         return Asked(None, place, way, seen)
 
+    def is_default(self, thread: str) -> bool:
+        """A lone message without a name would continue it."""
+        return any(name.is_default and self.names.get(name.ref) == thread for name in NAMES)
+
+    def check_release(self, past: Past, messages: Way) -> None:
+        """Who sends an answer back that a default thread has keeps the conversation."""
+        if past.thread is None:
+            assert not past.released
+            return
+        had = self.had.get(past.thread.id, set())
+        known = {way[:end] for way in had for end in range(1, len(way) + 1)}
+        length = max((n for n in range(1, len(messages) + 1) if messages[:n] in known), default=0)
+        answered = any(message[0] == "assistant" for message in messages[:length])
+        assert past.released == (answered and self.is_default(past.thread.id))
+
     def tip_of(self, name: Name) -> Way:
         """The conversation that a lone message continues."""
         thread = self.threads.get(self.names.get(name.ref, ""))
-        way = thread.tip if thread is not None and thread.tip is not None else ()
+        return self.settled(thread.tip if thread is not None and thread.tip is not None else ())
+
+    def settled(self, way: Way) -> Way:
         if way and way[-1][2]:
             # It waits for tools: the turn does not count.
             start = max(
@@ -136,6 +155,34 @@ class Machine(RuleBasedStateMachine):
             )
             way = way[:start]
         return way
+
+    @rule(target=waiting, name=st.sampled_from(NAMES))
+    def be_overtaken(self, name: Name) -> Asked:
+        """A slow answer: meanwhile the conversation has gone on by two turns."""
+        slow = self.say(name, again=False, text=0)
+        for _ in range(2):
+            self.answer(self.say(name, again=False, text=0), "text")
+        return slow
+
+    @rule(target=waiting, way=answered, results=st.booleans())
+    def go_on(self, way: tuple[str, Way], results: bool) -> Any:
+        """`previous_response_id`: a new message, or the results of tools, behind any whole answer."""
+        if way not in self.whole:
+            return multiple()
+        thread, before = way
+        chain = self.chain(before)
+        said: Way = (user(f"u{next(numbers)}"),)
+        if results and before[-1][2]:
+            said = tuple(("tool", f"r{next(numbers)}", (), call) for call in before[-1][2])
+        else:
+            before = self.settled(before)
+        sent = self.send(None, said, Spot(thread, chain))
+        assert sent is not None
+        past, place = sent
+        assert place.thread == thread
+        assert past.released == self.is_default(thread)
+        assert tuple(as_message(json.loads(node.body)) for node in past.before) == before
+        return self.note(None, past, place, (*before, *said))
 
     @rule(target=waiting, name=st.sampled_from(NAMES), again=st.booleans(), text=st.integers(0, 3))
     def say(self, name: Name, again: bool, text: int) -> Asked:
@@ -163,22 +210,29 @@ class Machine(RuleBasedStateMachine):
             # Also without a change: that is «regenerate».
             kept = kept[: users[-1]]
         messages = (*kept, user(f"e{next(numbers) % 5}" if edit else f"u{next(numbers)}"))
-        if merge.shape_of(self.digests(messages)) is not merge.Shape.WHOLE:
+        if len(messages) < 2:
+            # Nothing tells that this client keeps the conversation.
             return multiple()
         sent = self.send(named, messages)
         assert sent is not None
         past, place = sent
         assert past.before == []
+        self.check_release(past, messages)
+        if named is not None and named.shown is not None and named.ref in self.names:
+            # Wherever else the same was said: the client says which one it means.
+            assert place.thread == self.names[named.ref]
         return self.note(named, past, place, messages)
 
     @rule(target=waiting, way=answered)
     def regenerate(self, way: tuple[str, Way]) -> Any:
         users = [place for place, message in enumerate(way[1]) if message[0] == "user"]
         messages = way[1][: users[-1] + 1] if users else ()
-        if merge.shape_of(self.digests(messages)) is not merge.Shape.WHOLE:
+        if len(messages) < 2:
+            # Nothing tells that this client keeps the conversation.
             return multiple()
         sent = self.send(None, messages)
         assert sent is not None
+        self.check_release(sent[0], messages)
         return self.note(None, *sent, messages)
 
     @rule(target=waiting, name=st.sampled_from(NAMES), wrong=st.booleans())
@@ -209,6 +263,7 @@ class Machine(RuleBasedStateMachine):
         if thread.tip == asked.seen or thread.tip is None or len(thread.tip) - 1 <= len(asked.way):
             thread.tip = way
         self.had[asked.place.thread].add(way)
+        self.whole.add((asked.place.thread, way))
         return asked.place.thread, way
 
     @rule(target=answered, asked=consumes(waiting))
@@ -240,6 +295,19 @@ class Machine(RuleBasedStateMachine):
             found = stored.get(thread, [])
             assert len(found) == len(set(found)), "a message is stored twice"
             assert set(found) == wanted
+        tips = self.runner.run(self.tips())
+        for ref, thread in self.threads.items():
+            assert tips.get(ref) == (None if thread.tip is None else self.chain(thread.tip)), "another tip"
+
+    def chain(self, way: Way) -> bytes:
+        return engine.chain(self.scope.root, [message.digest for message in self.digests(way)])[-1]
+
+    async def tips(self) -> dict[str, bytes | None]:
+        """What a new message follows, by thread."""
+        threads = schema.history_threads
+        query = select(threads.c.id, threads.c.tip).where(threads.c.owner == self.scope.owner)
+        async with self.database.read() as view:
+            return {row.id: row.tip for row in (await view.execute(query)).all()}
 
     async def stored(self) -> dict[str, list[Way]]:
         """Every stored message with the way to it, by thread."""

@@ -12,6 +12,7 @@ from sqlalchemy import text
 from sluicegate.chat import store as chats
 from sluicegate.conversations import store as conversations
 from sluicegate.conversations.model import user_message
+from sluicegate.history.expire import DAY_MS
 from sluicegate.http.door import Owner, Window
 from sluicegate.responses import store as responses
 from sluicegate.responses.expiry import KEEP_MS, MOST, Expiry
@@ -68,6 +69,34 @@ async def test_a_long_chain_is_found_in_one_query(database: Database) -> None:
         _, items = await responses.chain(view, ADA, "r299")
     assert len(items) == 600
     assert texts(items[-2:]) == ["r299 asks", "r299 says"]
+
+
+async def test_a_workspace_says_how_long_what_it_keeps_stays(database: Database) -> None:
+    shelf = Shelf(configured=True)
+    shelf.open(database, GroupWriter(database))
+    strangers = turn("theirs")
+    await write(database, lambda view: responses.save(view, ELSEWHERE, strangers))
+    idle = await write(database, lambda view: conversations.create(view, ADA, {}, [user_message("old")]))
+    used = await write(database, lambda view: conversations.create(view, ADA, {}, [user_message("old")]))
+    chat = chats.Chat(id="chat", model="m", metadata={}, messages=[], body="{}")
+    await write(database, lambda view: chats.save(view, ADA, chat))
+    await save(database, turn("old"))
+    async with database.note() as view:
+        for table in ("kept_responses", "kept_conversations", "kept_chats"):
+            await view.execute(text(f"UPDATE {table} SET created_at = created_at - {3 * DAY_MS}"))
+        await view.execute(text(f"UPDATE kept_conversations SET touched_at = touched_at - {3 * DAY_MS}"))
+    await save(database, turn("new", conversation=used.id))
+    await Expiry(shelf, {"acme": 2}).sweep(now_ms())
+    async with database.read() as view:
+        for find, ref in ((responses.find, "old"), (chats.find, "chat"), (conversations.get, idle.id)):
+            with pytest.raises(NotFoundError):
+                await find(view, ADA, ref)
+        await responses.find(view, ADA, "new")
+        await responses.find(view, ELSEWHERE, "theirs")
+        assert texts(await conversations.all_items(view, ADA, used.id)) == ["old", "new asks", "new says"]
+        left = (await view.execute(text("SELECT count(*) FROM kept_items"))).scalar()
+    # Of what is gone nothing is left: two items of each response that stays, and one of the conversation.
+    assert left == 5
 
 
 async def test_a_deleted_turn_ends_its_chain_and_its_text_is_gone(database: Database) -> None:

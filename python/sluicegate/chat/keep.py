@@ -118,7 +118,10 @@ class StoredChats:
         self._shelf = shelf
 
     def begin(self, ask: Ask, principal: Principal) -> Kept | None:
-        """None: not stored here. Without a database `store` goes to the upstream, which may have one."""
-        if not ask.request.store or not self._shelf.configured:
+        """None: not stored here: there is no database, or the workspace keeps nothing.
+
+        Then `store` goes to the upstream, which may have one.
+        """
+        if not ask.request.store or not self._shelf.configured or ask.plan.view.settings.retention_days == 0:
             return None
         return Kept(self._shelf, ask, Owner(principal.workspace, principal.id))

@@ -64,8 +64,9 @@ class Pipeline:
             if ask.request.store:
                 kept = self._parts.chats.begin(ask, principal)
             if ask.plan.keeps_history and self._rules.remembers:
-                kept = conversation = await self._parts.memory.recall(exchange.headers, ask, principal, kept)
-                ask = conversation.ask
+                conversation = await self._parts.memory.recall(exchange.headers, ask, principal, kept)
+                if conversation is not None:
+                    kept, ask = conversation, conversation.ask
             await self.admit(ask, principal, entry)
             if conversation is not None:
                 await conversation.begin()

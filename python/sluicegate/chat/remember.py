@@ -1,7 +1,7 @@
 """Conversations of an assistant: what came before goes into the request, and what is said is kept."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from msgspec import Struct
 
@@ -14,7 +14,7 @@ from sluicegate.errors import GatewayError, Header
 from sluicegate.history import merge
 from sluicegate.history.expire import DAY_MS
 from sluicegate.history.identify import Said, identify
-from sluicegate.history.model import MAIN, Node, Past, Place, Scope
+from sluicegate.history.model import MAIN, New, Node, Past, Place, Scope, Spot
 from sluicegate.history.recall import History, Request
 from sluicegate.keys.model import Principal
 
@@ -26,6 +26,15 @@ if TYPE_CHECKING:
 MOST_BYTES = 4 * 1024 * 1024
 # How an id of an assistant of the settings begins: the rest is its place in the file.
 _OF_SETTINGS = "asst_settings_"
+
+
+class Further(NamedTuple):
+    """What a request says of its conversation beside its body: those of the Responses API do."""
+
+    metadata: bytes | None
+    store: bytes | None
+    # The answer that it continues; then nothing else of the request names a conversation.
+    at: Spot | None = None
 
 
 class Found(Struct, frozen=True):
@@ -46,14 +55,15 @@ class Conversation:
     """One request with the conversation that it belongs to."""
 
     def __init__(self, history: History, found: Found, kept: Keeping | None) -> None:
-        """`kept`: what else is done with the answer."""
+        """`kept`: what else is done with the answer. `ask` is the request with what came before."""
         past = found.past
         self.ask = found.ask
+        # As the answer names it; None: as the plan does.
+        self.model = found.asked
         self._history = history
         self._past: Past | None = past if found.stored else None
         self._place: Place | None = None
         self._kept = kept
-        self._asked = found.asked
         self._thoughts = found.thoughts
         self._branch = MAIN if past is None else past.branch
         self._injected = found.injected
@@ -76,9 +86,14 @@ class Conversation:
         options = {} if self._kept is None else self._kept.options
         if self._place is not None:
             options["keep"] = True
-        if self._asked is not None:
-            options["public_model"] = self._asked
+        if self.model is not None:
+            options["public_model"] = self.model
         return options
+
+    @property
+    def injects(self) -> bool:
+        """Something came before that the client has not sent."""
+        return self._injected > 0
 
     @property
     def headers(self) -> list[Header]:
@@ -108,10 +123,16 @@ class Conversation:
         return tail
 
     async def _finish(self, answer: bytes, *, complete: bool) -> None:
+        said = self.said(answer, complete=complete)
+        if said is not None:
+            await self._history.finish(*said)
+
+    def said(self, answer: bytes, *, complete: bool) -> tuple[Place, list[New]] | None:
+        """What an answer adds, and where; None: nothing is kept."""
         place = self._place
-        if place is not None:
-            answers = merge.answers_of(answer, place.parent, complete=complete, thoughts=self._thoughts)
-            await self._history.finish(place, answers)
+        if place is None:
+            return None
+        return place, merge.answers_of(answer, place.parent, complete=complete, thoughts=self._thoughts)
 
 
 class ChatMemory:
@@ -132,8 +153,12 @@ class ChatMemory:
         ask: Ask,
         principal: Principal,
         kept: Keeping | None,
-    ) -> Conversation:
-        """Raises 400 for a name that cannot be, and for results of tools that nobody waits for; 503."""
+        further: Further | None = None,
+    ) -> Conversation | None:
+        """Raises 400 for a name that cannot be, and for results of tools that nobody waits for; 503.
+
+        None: the answer that the request continues is not kept any more.
+        """
         plan, _, request = ask
         assistant = plan.assistant
         assert assistant is not None  # noqa: S101 (nothing else keeps conversations)
@@ -143,17 +168,21 @@ class ChatMemory:
         if request.model is not None and request.model != plan.name:
             thread = request.model[len(plan.name) + 1 :]
         days = plan.view.settings.retention_days
-        said = Said(headers, thread, *(request.field(name) for name in _FIELDS))
+        told = further or Further(request.field("metadata"), request.field("store"))
+        said = Said(headers, thread, told.metadata, request.field("user"), request.field("safety_identifier"))
         spec = assistant.spec
         wanted = Request(
             Scope(principal.workspace, principal.id, _stable(assistant)),
-            identify(said, self._aliases, default_thread=spec.default_thread),
+            None if told.at else identify(said, self._aliases, default_thread=spec.default_thread),
             request.messages(),
             request.body,
             None if days is None else days * DAY_MS,
             thoughts=not spec.disables_thinking,
+            at=told.at,
         )
         past = await self._history.recall(wanted)
+        if past is None and told.at is not None:
+            return None
         injected = [] if past is None else await self._fitting(ask, past)
         if injected:
             ask = _with(ask, injected)
@@ -162,7 +191,7 @@ class ChatMemory:
             past,
             len(injected),
             request.model if thread is not None else None,
-            stored=days != 0 and request.field("store") != b"false",
+            stored=days != 0 and told.store != b"false",
             thoughts=wanted.thoughts,
         )
         return Conversation(self._history, found, kept)
@@ -194,9 +223,6 @@ class ChatMemory:
             if await self._windows.leaves_room(ask, candidate, made):
                 return True
         return False
-
-
-_FIELDS = ("metadata", "user", "safety_identifier")
 
 
 def _with(ask: Ask, before: list[Node]) -> Ask:

@@ -82,9 +82,15 @@ async def page(
         after = rows[-1].id
 
 
-async def expire(view: View, before: int, most: int) -> int:
-    """Delete chats older than `before` (milliseconds since 1970), at most so many; how many they were."""
-    old = select(_table.c.id).where(_table.c.created_at < before).order_by(_table.c.created_at).limit(most)
+async def expire(view: View, before: int, most: int, workspace: str | None = None) -> int:
+    """Delete chats older than `before` (milliseconds since 1970), at most so many; how many they were.
+
+    `workspace`: its own alone.
+    """
+    old = select(_table.c.id).where(_table.c.created_at < before)
+    if workspace is not None:
+        old = old.where(_table.c.workspace == workspace)
+    old = old.order_by(_table.c.created_at).limit(most)
     refs = list((await view.execute(old)).scalars())
     if refs:
         await view.execute(delete(_table).where(_table.c.id.in_(refs)))

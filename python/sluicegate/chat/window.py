@@ -109,7 +109,7 @@ class ContextWindows:
         Raises 400 `context_length_exceeded` where the prompt leaves no room.
         """
         limit, window, length = asked
-        count = await self._count(ask, candidate, recipe)
+        count = await self.count(ask, candidate, recipe)
         room = window - count.tokens
         if room < 1:
             raise _too_long(ask, window, count, length)
@@ -127,9 +127,10 @@ class ContextWindows:
         most = request.prompt_bytes + plan.prompt_bytes + TEMPLATE_TOKENS
         if most + reserved <= window and request.media_count == 0:
             return True
-        return window - (await self._count(ask, candidate, recipe)).tokens >= reserved
+        return window - (await self.count(ask, candidate, recipe)).tokens >= reserved
 
-    async def _count(self, ask: Ask, candidate: "Candidate", recipe: "Recipe") -> TokenCount:
+    async def count(self, ask: Ask, candidate: "Candidate", recipe: "Recipe") -> TokenCount:
+        """The tokens of the prompt as this model gets it."""
         plan, rules, request = ask
         known = self._counter.knows(candidate)
         body = request.compose(recipe, candidate[1], False, None)[0] if known else b""

@@ -19,6 +19,7 @@ _PREFIXES = {
     "function_call_output": IdSource("fco_"),
     "reasoning": IdSource("rs_"),
 }
+_OTHER = IdSource("item_")
 _PARTS = ("input_text", "output_text", "refusal", "input_image", "input_file", "input_audio")
 # Items of tools that run at OpenAI: no upstream behind a gateway has them.
 ITEM_TYPES = (*_PREFIXES, "item_reference")
@@ -41,15 +42,23 @@ class Conversation(Struct, frozen=True):
         }
 
 
-def read_items(value: Any, param: str, most: int = MOST_INPUT_ITEMS) -> list[Json]:
-    """The items of a list that a client sent, each with an id, a type and a status. Raises 400."""
+def read_items(
+    value: Any,
+    param: str,
+    most: int = MOST_INPUT_ITEMS,
+    others: list[errors.GatewayError] | None = None,
+) -> list[Json]:
+    """The items of a list that a client sent, each with an id, a type and a status. Raises 400.
+
+    `others` takes what would be raised for items of tools that run elsewhere; these stay as they are.
+    """
     if not isinstance(value, list):
         raise _wrong_type(param, "a list of items", value)
     if len(value) > most:
         raise errors.bad_request(
             "invalid_value", f"'{param}' has more than {most} items. Send them in several requests.", param
         )
-    return [_item(item, f"{param}[{place}]") for place, item in enumerate(value)]
+    return [_item(item, f"{param}[{place}]", others) for place, item in enumerate(value)]
 
 
 def user_message(text: str) -> Json:
@@ -63,7 +72,7 @@ def user_message(text: str) -> Json:
     }
 
 
-def _item(item: Any, at: str) -> Json:
+def _item(item: Any, at: str, others: list[errors.GatewayError] | None) -> Json:
     if not isinstance(item, dict):
         raise _wrong_type(at, "an object", item)
     kind = item.get("type", "message" if "role" in item else None)
@@ -71,13 +80,10 @@ def _item(item: Any, at: str) -> Json:
         _text(item, "id", at)
         return {"type": kind, "id": item["id"]}
     if not isinstance(kind, str) or kind not in _PREFIXES:
-        shown = errors.printable(str(kind))
-        raise errors.bad_request(
-            "unsupported_item",
-            f"'{at}.type' is `{shown}`, which no upstream behind this gateway understands. "
-            f"Send one of: {', '.join(ITEM_TYPES)}.",
-            f"{at}.type",
-        )
+        if others is None or not isinstance(kind, str):
+            raise _of_elsewhere(kind, at)
+        others.append(_of_elsewhere(kind, at))
+        return {**item, "id": item.get("id") or _OTHER.next()}
     given = item.get("id")
     made: Json = {"id": given if isinstance(given, str) and given else _PREFIXES[kind].next(), "type": kind}
     if kind == "message":
@@ -94,6 +100,16 @@ def _item(item: Any, at: str) -> Json:
         return made | {"call_id": _text(item, "call_id", at), "output": output, "status": _status(item)}
     # Reasoning goes back and forth untouched.
     return {**item, **made, "summary": item.get("summary") or []}
+
+
+def _of_elsewhere(kind: Any, at: str) -> errors.GatewayError:
+    return errors.bad_request(
+        "unsupported_item",
+        f"'{at}.type' is `{errors.printable(str(kind))}`, which belongs to a tool that runs elsewhere: no "
+        f"upstream that only chats understands it. Send one of: {', '.join(ITEM_TYPES)}; or a model of an "
+        "upstream that has the Responses API itself (`responses = true`).",
+        f"{at}.type",
+    )
 
 
 def _message(item: Json, at: str) -> Json:

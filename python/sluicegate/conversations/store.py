@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, insert, select, update
+from sqlalchemy import ColumnElement, delete, func, insert, select, update
 
 from sluicegate.conversations.model import Conversation, Json
 from sluicegate.http.door import Owner, Window
@@ -22,8 +22,8 @@ _ids = IdSource("conv_")
 async def create(view: View, owner: Owner, metadata: dict[str, str], items: list[Json]) -> Conversation:
     """A new conversation, with items in it."""
     made = Conversation(_ids.next(), metadata, view.now)
-    row = {"id": made.id, "workspace": owner.workspace, "owner": owner.key}
-    await view.execute(insert(_table).values(**row, metadata=encode(metadata), created_at=made.created_at))
+    row = {"id": made.id, "workspace": owner.workspace, "owner": owner.key, "metadata": encode(metadata)}
+    await view.execute(insert(_table).values(**row, created_at=view.now, touched_at=view.now))
     await insert_items(view, owner, items, conversation=made.id)
     return made
 
@@ -51,6 +51,22 @@ async def remove(view: View, owner: Owner, conversation: str) -> None:
     inside = _items.c.conversation == conversation
     await view.execute(delete(_items).where(inside, _items.c.response.is_(None)))
     await view.execute(update(_items).where(inside).values(conversation=None))
+
+
+async def expire(view: View, workspace: str, before: int, most: int) -> int:
+    """Delete a workspace's conversations that nothing was added to since `before` (milliseconds since 1970).
+
+    At most so many; how many they were. What belongs to responses stays with them.
+    """
+    used = func.coalesce(_table.c.touched_at, _table.c.created_at)
+    old = select(_table.c.id).where(_table.c.workspace == workspace, used < before).limit(most)
+    refs = list((await view.execute(old)).scalars())
+    if refs:
+        inside = _items.c.conversation.in_(refs)
+        await view.execute(delete(_items).where(inside, _items.c.response.is_(None)))
+        await view.execute(update(_items).where(inside).values(conversation=None))
+        await view.execute(delete(_table).where(_table.c.id.in_(refs)))
+    return len(refs)
 
 
 async def add_items(view: View, owner: Owner, conversation: str, items: list[Json]) -> None:
@@ -117,6 +133,9 @@ async def insert_items(  # noqa: PLR0913 (where they belong)
     rows = [{**where, "id": made["id"], "body": encode(made)} for made in items]
     for start in range(0, len(rows), _ROWS):
         await view.execute(insert(_items).values(rows[start : start + _ROWS]))
+    if conversation is not None:
+        touched = update(_table).where(_mine(owner, conversation))
+        await view.execute(touched.values(touched_at=view.now))
 
 
 # Seven values a row, and SQLite takes 32,766 of them.

@@ -9,13 +9,17 @@ DAY_MS = 86_400_000
 MOST = 100
 
 
-async def sweep(shelf: Shelf, now_ms: int, configured: Mapping[str, int]) -> None:
-    """Delete what is too old. `configured`: days by workspace, as the settings say. Raises 503."""
+async def retentions(shelf: Shelf, configured: Mapping[str, int]) -> dict[str, int]:
+    """Days by workspace, of those that say how many. `configured`: as the settings say. Raises 503."""
     # Here, not at the top: who needs no database must not wait for the import of SQLAlchemy.
     from sluicegate.history import store  # noqa: PLC0415
 
-    kept = {**await shelf.read(store.retentions), **configured}
-    for workspace, days in kept.items():
+    return {**await shelf.read(store.retentions), **configured}
+
+
+async def sweep(shelf: Shelf, now_ms: int, configured: Mapping[str, int]) -> None:
+    """Delete what is too old. Raises 503."""
+    for workspace, days in (await retentions(shelf, configured)).items():
         before = now_ms - days * DAY_MS
         while await _some(shelf, workspace, before) == MOST:
             pass

@@ -44,6 +44,23 @@ class Name(Struct, frozen=True):
         return self.shown is None
 
 
+class Spot(NamedTuple):
+    """An answer in a thread: what a response that was kept here is continued from."""
+
+    thread: str
+    chain: bytes
+
+    def text(self) -> str:
+        """As it is stored beside a response."""
+        return f"{self.thread}:{self.chain.hex()}"
+
+    @classmethod
+    def of(cls, text: str) -> "Spot":
+        """What `text` gave."""
+        thread, _, chain = text.rpartition(":")
+        return cls(thread, bytes.fromhex(chain))
+
+
 class Thread(Struct, frozen=True, kw_only=True):
     """A thread as requests need it."""
 

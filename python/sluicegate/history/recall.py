@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from sluicegate.engine import Message, chain
 from sluicegate.history import merge
 from sluicegate.history.merge import Shape
-from sluicegate.history.model import MAIN, NOBODY, Name, New, Node, Own, Past, Place, Scope, Thread
+from sluicegate.history.model import MAIN, NOBODY, Name, New, Node, Own, Past, Place, Scope, Spot, Thread
 from sluicegate.storage.shelf import Shelf
 from sluicegate.storage.transaction import View
 
@@ -16,7 +16,7 @@ from sluicegate.storage.transaction import View
 class Request:
     """A request as far as conversations are concerned."""
 
-    __slots__ = ("body", "keep_ms", "name", "said", "scope", "shape", "thoughts")
+    __slots__ = ("at", "body", "keep_ms", "name", "said", "scope", "shape", "thoughts")
 
     def __init__(  # noqa: PLR0913 (what a request says, and what its workspace says of it)
         self,
@@ -27,14 +27,19 @@ class Request:
         keep_ms: int | None,
         *,
         thoughts: bool,
+        at: Spot | None = None,
     ) -> None:
-        """`keep_ms`: what is older is forgotten. `thoughts`: what the model thinks is stored, apart."""
+        """`keep_ms`: what is older is forgotten. `thoughts`: what the model thinks is stored, apart.
+
+        `at`: the answer that the request itself says it continues.
+        """
         self.scope = scope
         self.name = name
         self.said = [message for message in messages if not message.is_system]
         self.body = body
         self.keep_ms = keep_ms
         self.thoughts = thoughts
+        self.at = at
         self.shape = merge.shape_of(self.said)
 
     def news(self, base: bytes, skip: int = 0) -> list[New]:
@@ -57,6 +62,9 @@ class History:
         """What came before; None where the request has nothing to do with any conversation."""
         if request.shape is Shape.NOTHING:
             return None
+        if request.at is not None:
+            spot = request.at
+            return await self._shelf.read(lambda view: _recall_at(view, request, spot))
         if request.name is None and request.shape is not Shape.WHOLE:
             # Results without a name: whoever asks has the calls, or the upstream will say so.
             return _fresh(request, None)
@@ -97,6 +105,26 @@ async def _recall(view: View, request: Request) -> Past:
     else:
         path = merge.settled(path)
     return _behind(request, thread, path)
+
+
+async def _recall_at(view: View, request: Request, spot: Spot) -> Past | None:
+    """What led to an answer; None where it is not kept any more."""
+    store = _store()
+    thread: Thread | None = await store.known(view, request.scope, spot.thread)
+    if thread is None or _is_over(thread, request, view.now):
+        return None
+    path = list(await store.path(view, thread.id, spot.chain))
+    if not path:
+        return None
+    if request.shape is Shape.RESULTS:
+        wanted = merge.results_of(request.said)
+        if frozenset(path[-1].calls) != wanted:
+            raise merge.no_such_calls(wanted, path[-1].calls)
+    else:
+        path = merge.settled(path)
+    # Who says what it continues has no default conversation: its next lone message begins a new one.
+    name = None if thread.ref is None or thread.name is None else Name(thread.ref, thread.name)
+    return replace(_behind(request, thread, path), name=name, released=thread.is_default)
 
 
 async def _without(view: View, request: Request, over: Thread) -> Past:

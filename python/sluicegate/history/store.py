@@ -5,17 +5,16 @@ from typing import Any
 
 import orjson
 from msgspec import Struct
-from sqlalchemy import ColumnElement, CursorResult, Row, case, delete, literal, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import ColumnElement, CursorResult, Row, delete, or_, select, update
 
+from sluicegate.history import statement_store as statements
 from sluicegate.history.model import NOBODY, Match, Name, New, Node, Own, Past, Place, Scope, Thread
+from sluicegate.history.statement_store import NODE, THREAD, kind, mine
 from sluicegate.ids import IdSource
 from sluicegate.storage import schema
 from sluicegate.storage.codec import decode
 from sluicegate.storage.transaction import View
 
-# Of one conversation: more than any context window holds.
-MOST_MESSAGES = 2_000
 # Answers that may still wait for results of tools, the newest first.
 _MOST_PENDING = 50
 # Values of one statement; SQLite takes 32,766.
@@ -25,12 +24,7 @@ _ids = IdSource("thread_")
 _message_ids = IdSource("msg_")
 _threads = schema.history_threads
 _messages = schema.history_messages
-_node_columns = [
-    _messages.c[name] for name in ("chain", "parent", "depth", "role", "branch", "complete", "body", "calls")
-]
-_thread_columns = [_threads.c[name] for name in ("id", "ref", "name", "tip", "updated_at")]
-# The same beside those of a message.
-_of_thread = [column.label(f"of_{column.name}") for column in _thread_columns]
+_thread_columns = statements.thread_columns
 
 
 async def find(view: View, scope: Scope, name: Name) -> Thread | None:
@@ -40,24 +34,29 @@ async def find(view: View, scope: Scope, name: Name) -> Thread | None:
     return None if row is None else Thread(**row._mapping)
 
 
+async def known(view: View, scope: Scope, thread: str) -> Thread | None:
+    """The thread of an id."""
+    row = (await view.execute(select(*_thread_columns).where(_mine(scope), _threads.c.id == thread))).first()
+    return None if row is None else Thread(**row._mapping)
+
+
 async def continued(view: View, scope: Scope, name: Name) -> tuple[Thread | None, list[Node]]:
     """The thread of a name, and the messages that lead to its last answer: both in one query."""
-    tip = (_messages.c.thread == _threads.c.id) & (_messages.c.chain == _threads.c.tip)
-    start = select(*_node_columns, *_of_thread, literal(1).label("back"))
-    start = start.select_from(_threads).outerjoin(_messages, tip).where(_mine(scope), _is_called(name))
-    rows = (await view.execute(_way(start, [column.name for column in _of_thread]))).all()
+    given = {**scope._asdict(), "ref": name.ref}
+    if name.shown is None:
+        found = await statements.CONTINUED.run(view, **given)
+    else:
+        found = await statements.CONTINUED_BY_ID.run(view, **given, shown=name.shown)
+    rows = found.all()
     if not rows:
         return None, []
-    thread = Thread(**{column.name[3:]: getattr(rows[0], column.name) for column in _of_thread})
-    return thread, [_node(row) for row in rows if row.chain is not None]
+    thread = Thread(**dict(zip(THREAD, rows[0][len(NODE) :], strict=True)))
+    return thread, [_node(row) for row in rows if row[0] is not None]
 
 
 async def path(view: View, thread: str, tip: bytes) -> list[Node]:
-    """The messages that lead to one, oldest first: the last `MOST_MESSAGES` of them."""
-    mine = _messages.c.thread == thread
-    start = select(*_node_columns, _messages.c.thread.label("of_id"), literal(1).label("back"))
-    rows = (await view.execute(_way(start.where(mine, _messages.c.chain == tip), ["of_id"]))).all()
-    return [_node(row) for row in rows]
+    """The messages that lead to one, oldest first: the last `MOST_MESSAGES` (statement_store.py) of them."""
+    return [_node(row) for row in (await statements.PATH.run(view, thread=thread, chain=tip)).all()]
 
 
 async def pending(view: View, thread: str, calls: frozenset[str]) -> bytes | None:
@@ -126,12 +125,20 @@ async def begin(view: View, past: Past, title: str) -> Place:
 async def finish(view: View, place: Place, answers: Sequence[New]) -> bool:
     """Store an answer; the first is what a new message follows. False: the thread was deleted meanwhile."""
     whole = next((answer for answer in answers if answer.complete), None)
-    row: dict[str, Any] = {"updated_at": view.now}
-    if whole is not None:
-        row |= {"tip": _later(place, whole), "turns": _threads.c.turns + 1}
-    done: CursorResult[Any] = await view.execute(
-        update(_threads).where(_threads.c.id == place.thread).values(**row)
-    )
+    done: CursorResult[Any]
+    if whole is None:
+        touched = update(_threads).where(_threads.c.id == place.thread)
+        done = await view.execute(touched.values(updated_at=view.now))
+    else:
+        done = await statements.FINISH.run(
+            view,
+            thread=place.thread,
+            seen=place.seen,
+            first=place.seen is None,
+            depth=place.depth,
+            answer=whole.chain,
+            now=view.now,
+        )
     if not done.rowcount:
         return False
     for number, answer in enumerate(answers):
@@ -164,14 +171,6 @@ async def erase(view: View, threads: Sequence[str]) -> None:
         await view.execute(delete(_messages).where(_messages.c.thread.in_(some)))
 
 
-def _later(place: Place, answer: New) -> Any:
-    """The new tip, unless the conversation has gone further while this answer was on its way."""
-    tip = _threads.c.tip
-    same = tip.is_(None) if place.seen is None else tip == place.seen
-    depth = select(_messages.c.depth).where(_messages.c.thread == _threads.c.id, _messages.c.chain == tip)
-    return case((or_(same, depth.scalar_subquery() <= place.depth), answer.chain), else_=tip)
-
-
 async def _thread(view: View, past: Past, title: str) -> tuple[str, dict[bytes, str] | None]:
     """The id of the thread, and what follows the message that is gone on from.
 
@@ -191,7 +190,7 @@ async def _thread(view: View, past: Past, title: str) -> tuple[str, dict[bytes, 
     row: dict[str, Any] = {"id": made, **scope._asdict(), "title": title, "turns": 0, "tip": None}
     row |= {"ref": name and name.ref, "name": name and name.shown}
     row |= {"created_at": view.now, "updated_at": view.now}
-    await view.execute(_kind(view)(_threads).values(**row).on_conflict_do_nothing())
+    await view.execute(kind(view.connection.dialect.name)(_threads).values(**row).on_conflict_do_nothing())
     if name is None:
         return made, None
     # Somebody else may have made it at the same time.
@@ -202,58 +201,39 @@ async def _thread(view: View, past: Past, title: str) -> tuple[str, dict[bytes, 
 
 async def _there(view: View, thread: str, parent: bytes) -> dict[bytes, str] | None:
     """As `_children`; None where the thread is not there any more. It stays until the transaction ends."""
-    below = (_messages.c.thread == _threads.c.id) & (_messages.c.parent == parent)
-    query = select(_messages.c.chain, _messages.c.branch).select_from(_threads).outerjoin(_messages, below)
-    query = query.where(_threads.c.id == thread).with_for_update(read=True, of=_threads)
-    rows = (await view.execute(query)).all()
+    rows = (await statements.THERE.run(view, thread=thread, parent=parent)).all()
     return {row.chain: row.branch for row in rows if row.chain is not None} if rows else None
 
 
 async def _children(view: View, thread: str, parent: bytes) -> dict[bytes, str]:
     """What follows a message: the digests, with their branches."""
-    query = select(_messages.c.chain, _messages.c.branch)
-    rows = await view.execute(query.where(_messages.c.thread == thread, _messages.c.parent == parent))
+    rows = await statements.CHILDREN.run(view, thread=thread, parent=parent)
     return {row.chain: row.branch for row in rows.all()}
 
 
 async def _insert(view: View, thread: str, message: New, place: tuple[bytes, int, str]) -> None:
     parent, depth, branch = place
-    row = {"thread": thread, "parent": parent, "depth": depth, "branch": branch, "created_at": view.now}
-    row |= {
-        "id": _message_ids.next(),
-        "chain": message.chain,
-        "role": message.role,
-        "complete": message.complete,
-    }
-    row |= {"body": message.body, "thoughts": message.thoughts}
-    row["calls"] = orjson.dumps(message.calls).decode() if message.calls else None
-    made = _kind(view)(_messages).values(**row)
-    if message.complete:
-        # It may be there as an answer that broke off.
-        place_of = [_messages.c.chain, _messages.c.thread]
-        made = made.on_conflict_do_update(index_elements=place_of, set_={"complete": True})
-    else:
-        made = made.on_conflict_do_nothing()
-    await view.execute(made)
-
-
-def _kind(view: View) -> Any:
-    return sqlite.insert if view.connection.dialect.name == "sqlite" else postgresql.insert
+    statement = statements.INSERT if message.complete else statements.INSERT_BROKEN
+    await statement.run(
+        view,
+        new_id=_message_ids.next(),
+        new_thread=thread,
+        new_chain=message.chain,
+        new_parent=parent,
+        new_depth=depth,
+        new_branch=branch,
+        new_role=message.role,
+        new_complete=message.complete,
+        new_body=message.body,
+        new_thoughts=message.thoughts,
+        new_calls=orjson.dumps(message.calls).decode() if message.calls else None,
+        new_created_at=view.now,
+    )
 
 
 def _rank(row: "Row[Any]", known: int, own: Own) -> tuple[Any, ...]:
     length = row.depth + 1
     return (row.id == own.thread and length >= known, min(length, known), row.updated_at, row.id, length)
-
-
-def _way(start: Any, more: list[str]) -> Any:
-    """From the message of `start` back to the first, in the order in which they were said."""
-    way = start.cte("way", recursive=True)
-    same = (_messages.c.thread == way.c.of_id) & (_messages.c.chain == way.c.parent)
-    before = select(*_node_columns, *(way.c[name] for name in more), way.c.back + 1)
-    way = way.union_all(before.join(way, same).where(way.c.back < MOST_MESSAGES))
-    columns = [way.c[name] for name in (*(column.name for column in _node_columns), *more)]
-    return select(*columns).order_by(way.c.depth)
 
 
 def _is_called(name: Name) -> "ColumnElement[bool]":
@@ -272,9 +252,17 @@ def _from_the_end(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
 
 
 def _node(row: "Row[Any]") -> Node:
-    calls = tuple(orjson.loads(row.calls)) if row.calls else ()
-    values = row._mapping
-    return Node(**{column.name: values[column.name] for column in _node_columns[:-1]}, calls=calls)
+    chain, parent, depth, role, branch, complete, body, calls = row[: len(NODE)]
+    return Node(
+        chain=chain,
+        parent=parent,
+        depth=depth,
+        role=role,
+        branch=branch,
+        complete=bool(complete),
+        body=body,
+        calls=tuple(orjson.loads(calls)) if calls else (),
+    )
 
 
 class _Retention(Struct):
@@ -284,6 +272,4 @@ class _Retention(Struct):
 
 
 def _mine(scope: Scope) -> "ColumnElement[bool]":
-    columns = _threads.c
-    same = (columns.workspace == scope.workspace) & (columns.owner == scope.owner)
-    return same & (columns.assistant == scope.assistant)
+    return mine(scope.workspace, scope.owner, scope.assistant)

@@ -1,14 +1,19 @@
-"""Stored responses and chats end after 30 days, as OpenAI's do; conversations, as their workspace says."""
+"""Stored responses and chats end after 30 days, as OpenAI's do; all that is kept, as its workspace says."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from sluicegate.clock import wall_ns
 from sluicegate.errors import GatewayError
 from sluicegate.history import expire as history
 from sluicegate.storage.shelf import Shelf
+
+if TYPE_CHECKING:
+    from sluicegate.storage.transaction import View
 
 KEEP_MS = 30 * 86_400_000
 # A year of labels is what reliability is told by.
@@ -40,18 +45,27 @@ class Expiry:
         """Delete everything that is too old. Raises 503."""
         # Here, not at the top: who needs no database must not wait for the import of SQLAlchemy.
         from sluicegate.chat import store as chats  # noqa: PLC0415
+        from sluicegate.conversations import store as conversations  # noqa: PLC0415
         from sluicegate.quality import store as feedback  # noqa: PLC0415
         from sluicegate.responses import store as responses  # noqa: PLC0415
 
         before = now_ms - KEEP_MS
-        while await self._shelf.write(lambda view: responses.expire(view, before, MOST)) == MOST:
-            pass
-        while await self._shelf.write(lambda view: chats.expire(view, before, MOST)) == MOST:
-            pass
-        before = now_ms - KEEP_FEEDBACK_MS
-        while await self._shelf.write(lambda view: feedback.expire(view, before, MOST)) == MOST:
-            pass
+        await self._all(lambda view: responses.expire(view, before, MOST))
+        await self._all(lambda view: chats.expire(view, before, MOST))
+        await self._all(lambda view: feedback.expire(view, now_ms - KEEP_FEEDBACK_MS, MOST))
+        for workspace, days in (await history.retentions(self._shelf, self._retentions)).items():
+            rule: dict[str, Any] = {
+                "before": now_ms - days * history.DAY_MS,
+                "most": MOST,
+                "workspace": workspace,
+            }
+            for expire in (responses.expire, chats.expire, conversations.expire):
+                await self._all(partial(expire, **rule))
         await history.sweep(self._shelf, now_ms, self._retentions)
+
+    async def _all(self, some: "Callable[[View], Awaitable[int]]") -> None:
+        while await self._shelf.write(some) == MOST:
+            pass
 
     async def _run(self) -> None:
         while True:

@@ -1,17 +1,29 @@
 """What a response begins with and what is kept of it: chains, conversations, references to items."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 from msgspec import Struct
 
 from sluicegate import errors
+from sluicegate.chat.remember import Conversation
+from sluicegate.clock import wall_ns
 from sluicegate.conversations.model import Json
 from sluicegate.errors import GatewayError
+from sluicegate.history.model import Spot
 from sluicegate.http.door import Owner
 from sluicegate.responses.model import Asked
+from sluicegate.responses.translate import as_chat
 from sluicegate.storage.errors import NotFoundError
 from sluicegate.storage.shelf import Shelf, not_configured
+
+if TYPE_CHECKING:
+    from sluicegate.chat.prepare import Ask
+    from sluicegate.storage.transaction import View
+
+
+# Nobody has worked on it for so long: its worker is gone.
+ABANDONED_MS = 30_000
 
 
 class Context(Struct, frozen=True):
@@ -20,6 +32,20 @@ class Context(Struct, frozen=True):
     before: list[Json]
     input: list[Json]
     stored: bool
+    # Where the answer of the response before it is, in a conversation of its assistant.
+    spot: Spot | None = None
+
+
+class Turn(NamedTuple):
+    """One request with all that is known before its answer."""
+
+    owner: Owner
+    asked: Asked
+    context: Context
+    ask: "Ask"
+    head: Json
+    # Of an assistant with chat history.
+    conversation: Conversation | None
 
 
 class Memory:
@@ -36,13 +62,13 @@ class Memory:
             if field is not None:
                 raise not_configured(field)
             return Context([], asked.input, stored=False)
-        before = await self._before(owner, asked)
+        before, spot = await self._before(owner, asked)
         given = asked.input
         if references:
             given = await self._resolved(owner, given, before)
-        return Context(before, given, stored=asked.store is not False)
+        return Context(before, given, asked.store is not False, spot)
 
-    async def _before(self, owner: Owner, asked: Asked) -> list[Json]:
+    async def _before(self, owner: Owner, asked: Asked) -> tuple[list[Json], Spot | None]:
         conversations, responses = _stores()
         try:
             if asked.conversation is not None:
@@ -50,9 +76,9 @@ class Memory:
                 found: list[Json] = await self._shelf.read(
                     lambda view: conversations.all_items(view, owner, ref)
                 )
-                return found
+                return found, None
             if asked.previous is None:
-                return []
+                return [], None
             last, items = await self._shelf.read(lambda view: responses.chain(view, owner, asked.previous))
         except NotFoundError as error:
             raise _gone(asked, error) from None
@@ -62,7 +88,7 @@ class Memory:
                 "one can be continued."
             )
             raise errors.bad_request("invalid_value", message, "previous_response_id")
-        return list(items)
+        return list(items), None if last.spot is None else Spot.of(last.spot)
 
     async def _resolved(self, owner: Owner, given: list[Json], before: list[Json]) -> list[Json]:
         """Each reference as the item that it points at; one that comes before anyway is left out."""
@@ -84,13 +110,13 @@ class Memory:
                 raise errors.bad_request("item_not_found", message, f"input[{place}].id")
         return resolved
 
-    async def keep(self, owner: Owner, asked: Asked, context: Context, answer: bytes) -> None:
-        """Store a response that has ended. Raises 503."""
-        await self._shelf.write(lambda view: _stores()[1].save(view, owner, turn(asked, context, answer)))
+    async def keep(self, turn: Turn, answer: bytes) -> None:
+        """Store a response that has ended, and the answer in the assistant's conversation. Raises 503."""
+        await self._shelf.write(lambda view: _end(view, turn, answer, _stores()[1].save))
 
-    async def settle(self, owner: Owner, asked: Asked, context: Context, answer: bytes) -> None:
+    async def settle(self, turn: Turn, answer: bytes) -> None:
         """Store how a response in the background ended. Raises 503."""
-        await self._shelf.write(lambda view: _stores()[1].settle(view, owner, turn(asked, context, answer)))
+        await self._shelf.write(lambda view: _end(view, turn, answer, _stores()[1].settle))
 
     async def begin(self, owner: Owner, asked: Asked, shown: Json) -> None:
         """Store a response that begins in the background. Raises 503."""
@@ -104,6 +130,25 @@ class Memory:
         begun = responses.Turn(kept=kept, input=[], output=[])
         await self._shelf.write(lambda view: responses.save(view, owner, begun))
 
+    async def find(self, owner: Owner, response: str) -> Any:
+        """A response as it is stored; one that nobody works on any more has failed.
+
+        Raises NotFoundError, 503.
+        """
+        _, store = _stores()
+        kept = await self._shelf.read(lambda view: store.find(view, owner, response))
+        if kept.status == store.RUNNING and wall_ns() // 1_000_000 - kept.touched_at > ABANDONED_MS:
+            gone = {"code": "server_shutdown", "message": "The worker that made this response has ended."}
+            body = ended(kept.body, "failed", gone)
+            kept = await self._shelf.write(lambda view: store.end(view, owner, response, "failed", body))
+        return kept
+
+    async def look(self, owner: Owner, response: str) -> Json:
+        """The same as its JSON. Raises 404, 503."""
+        with self._shelf.answering():
+            found: Json = orjson.loads((await self.find(owner, response)).body)
+        return found
+
     async def touch(self, owner: Owner, response: str) -> bool:
         """Say that a response in the background is worked on; False: nobody wants it any more."""
         _, responses = _stores()
@@ -111,16 +156,28 @@ class Memory:
         return bool(status == responses.RUNNING)
 
 
-def turn(asked: Asked, context: Context, answer: bytes) -> Any:
-    """The row of a response; `answer` is the response as JSON."""
+def ended(body: str, status: str, error: Json | None) -> str:
+    """A response that did not come to its own end."""
+    return orjson.dumps({**orjson.loads(body), "status": status, "error": error}).decode()
+
+
+async def _end(view: "View", turn: Turn, answer: bytes, write: Any) -> None:
+    """`write` the row of a response; `answer` is the response as JSON."""
+    from sluicegate.history import store as history  # noqa: PLC0415 (imports SQLAlchemy)
+
     _, responses = _stores()
-    shown = orjson.loads(answer)
+    shown, asked, spot = orjson.loads(answer), turn.asked, None
+    whole = shown["status"] in responses.USABLE
+    said = turn.conversation and turn.conversation.said(as_chat(shown["output"]), complete=whole)
+    if said and await history.finish(view, *said) and said[1] and said[1][0].complete:
+        spot = Spot(said[0].thread, said[1][0].chain).text()
     kept = responses.Kept(
-        id=shown["id"], status=shown["status"], body=answer.decode(), previous=asked.previous
+        id=shown["id"], status=shown["status"], body=answer.decode(), previous=asked.previous, spot=spot
     )
-    return responses.Turn(
-        kept=kept, input=context.input, output=shown["output"], conversation=asked.conversation
+    made = responses.Turn(
+        kept=kept, input=turn.context.input, output=shown["output"], conversation=asked.conversation
     )
+    await write(view, turn.owner, made)
 
 
 def _gone(asked: Asked, error: NotFoundError) -> GatewayError:

@@ -30,9 +30,12 @@ OWN_FIELDS = frozenset(
         "text",
         "tool_choice",
         "tools",
+        "top_logprobs",
         "truncation",
     }
 )
+LOGPROBS = "message.output_text.logprobs"
+_MOST_TOP_LOGPROBS = 20
 # Of the answer of a chat, and no fields of a Responses request: a client that sends them means the other API.
 _CHAT_FIELDS = {"messages": "input", "response_format": "text.format", "max_tokens": "max_output_tokens"}
 _CHAT_FIELDS |= {"max_completion_tokens": "max_output_tokens", "reasoning_effort": "reasoning.effort"}
@@ -59,6 +62,16 @@ class Asked(Struct, frozen=True, kw_only=True):
     format: Json
     reasoning: Json
     truncates: bool
+    # How many other tokens are shown with each token of the answer; None: no log probabilities.
+    logprobs: int | None
+    # What is said where it goes to an upstream that only chats, and has what only a Responses API can fulfil.
+    # None: it has nothing of the kind.
+    beyond_chat: errors.GatewayError | None = None
+
+    @property
+    def relays(self) -> bool:
+        """Its events come with those of the upstream; of one in the background, when it has ended."""
+        return self.stream and not self.background
 
     @property
     def stateful_field(self) -> str | None:
@@ -81,10 +94,11 @@ def read(fields: Json) -> Asked:
     if fields.get("prompt") is not None:
         message = "'prompt' names a template stored at OpenAI. Send its text in 'instructions' and 'input'."
         raise errors.bad_request("unsupported_parameter", message, "prompt")
-    _check_include(fields)
+    # The first of these is told.
+    beyond: list[errors.GatewayError] = []
     asked = Asked(
         fields=fields,
-        input=_input(fields.get("input")),
+        input=_input(fields.get("input"), beyond),
         model=_of(fields, "model", str, "a text"),
         instructions=_of(fields, "instructions", str, "a text"),
         stream=bool(_of(fields, "stream", bool, "true or false")),
@@ -93,10 +107,12 @@ def read(fields: Json) -> Asked:
         previous=_id(fields, "previous_response_id"),
         conversation=_conversation(fields),
         metadata=metadata_of(fields.get("metadata")),
-        tools=_tools(fields.get("tools")),
+        tools=_tools(fields.get("tools"), beyond),
         format=_format(fields),
         reasoning=_of(fields, "reasoning", dict, "an object") or {},
         truncates=_truncates(fields),
+        logprobs=_logprobs(fields),
+        beyond_chat=beyond[0] if beyond else None,
     )
     _check_choice(fields.get("tool_choice"), asked.tools)
     _check_together(asked)
@@ -114,22 +130,16 @@ def _check_together(asked: Asked) -> None:
         raise errors.bad_request(
             "invalid_value", "A response in the background has to be stored. Leave 'store' out.", "store"
         )
-    if asked.background and asked.stream:
-        raise errors.bad_request(
-            "unsupported_parameter",
-            "A response in the background cannot be streamed here. Leave 'stream' out, and retrieve it.",
-            "stream",
-        )
     if not asked.input and asked.previous is None and asked.conversation is None:
         raise errors.bad_request(
             "missing_required_parameter", "'input' is missing. Send a text or a list of items.", "input"
         )
 
 
-def _input(value: Any) -> list[Json]:
+def _input(value: Any, beyond: list[errors.GatewayError]) -> list[Json]:
     if isinstance(value, str):
         return [user_message(value)]
-    return [] if value is None else read_items(value, "input")
+    return [] if value is None else read_items(value, "input", others=beyond)
 
 
 def _of(fields: Json, name: str, kind: type, wanted: str) -> Any:
@@ -153,7 +163,7 @@ def _conversation(fields: Json) -> str | None:
     return _id(fields, "conversation")
 
 
-def _tools(value: Any) -> list[Json]:
+def _tools(value: Any, beyond: list[errors.GatewayError]) -> list[Json]:
     if value is None:
         return []
     if not isinstance(value, list):
@@ -163,15 +173,11 @@ def _tools(value: Any) -> list[Json]:
         if not isinstance(tool, dict):
             raise errors.bad_request("invalid_type", f"'{at}' must be an object.", at)
         kind = tool.get("type")
+        if not isinstance(kind, str):
+            raise errors.bad_request("invalid_type", f"'{at}.type' must be a text.", f"{at}.type")
         if kind != "function":
-            shown = errors.printable(str(kind))
-            raise errors.bad_request(
-                "unsupported_tool",
-                f"'{at}' is of the type `{shown}`, which runs at OpenAI and at no upstream that only chats. "
-                "Send tools of the type function, and run them yourself.",
-                f"{at}.type",
-            )
-        if not isinstance(tool.get("name"), str) or not tool["name"]:
+            beyond.append(_runs_elsewhere(kind, at))
+        elif not isinstance(tool.get("name"), str) or not tool["name"]:
             raise errors.bad_request(
                 "missing_required_parameter",
                 f"'{at}.name' is missing. Send the function's name.",
@@ -180,10 +186,21 @@ def _tools(value: Any) -> list[Json]:
     return value
 
 
+def _runs_elsewhere(kind: str, at: str) -> errors.GatewayError:
+    return errors.bad_request(
+        "unsupported_tool",
+        f"'{at}' is the tool `{errors.printable(kind)}`, which runs at the server: no upstream that only "
+        "chats has it, and assistants are asked by way of a chat. Send tools of the type function, and run "
+        "them yourself; or use a model of an upstream with a Responses API of its own (`responses = true`).",
+        f"{at}.type",
+    )
+
+
 def _check_choice(choice: Any, tools: list[Json]) -> None:
     if choice is None or choice in _CHOICES:
         return
-    names = [tool["name"] for tool in tools]
+    names = [tool["name"] for tool in tools if tool["type"] == "function"]
+    elsewhere = {tool["type"] for tool in tools} - {"function"}
     if isinstance(choice, dict) and choice.get("type") == "function":
         wanted: Iterable[Any] = [choice.get("name")]
     elif isinstance(choice, dict) and choice.get("type") == "allowed_tools":
@@ -191,7 +208,11 @@ def _check_choice(choice: Any, tools: list[Json]) -> None:
             message = "'tool_choice.mode' must be 'auto' or 'required'."
             raise errors.bad_request("invalid_value", message, "tool_choice.mode")
         allowed = choice.get("tools")
-        wanted = [tool.get("name") for tool in allowed or ()] if _are_objects(allowed) else [None]
+        wanted = [None]
+        if _are_objects(allowed):
+            wanted = [tool.get("name") for tool in allowed or () if tool.get("type") not in elsewhere]
+    elif isinstance(choice, dict) and choice.get("type") in elsewhere:
+        return
     else:
         raise errors.bad_request(
             "invalid_value",
@@ -231,11 +252,10 @@ def _truncates(fields: Json) -> bool:
     return bool(value == "auto")
 
 
-def _check_include(fields: Json) -> None:
+def _logprobs(fields: Json) -> int | None:
     include = _of(fields, "include", list, "a list") or []
-    if "message.output_text.logprobs" in include or fields.get("top_logprobs"):
-        raise errors.bad_request(
-            "unsupported_parameter",
-            "Log probabilities are not part of responses here. Use /v1/chat/completions with 'logprobs'.",
-            "include" if "message.output_text.logprobs" in include else "top_logprobs",
-        )
+    top = _of(fields, "top_logprobs", int, "a number")
+    if top is not None and (isinstance(top, bool) or not 0 <= top <= _MOST_TOP_LOGPROBS):
+        message = f"'top_logprobs' must be a number from 0 to {_MOST_TOP_LOGPROBS}."
+        raise errors.bad_request("invalid_value", message, "top_logprobs")
+    return top or 0 if LOGPROBS in include or top else None

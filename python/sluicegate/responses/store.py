@@ -29,6 +29,8 @@ class Kept(Struct, frozen=True, kw_only=True):
     status: str
     body: str
     previous: str | None
+    # Where an assistant with chat history keeps the answer.
+    spot: str | None = None
     touched_at: int = 0
 
 
@@ -50,7 +52,7 @@ async def save(view: View, owner: Owner, turn: Turn) -> None:
         "owner": owner.key,
         "status": kept.status,
     }
-    row |= {"previous": kept.previous, "body": kept.body}
+    row |= {"previous": kept.previous, "body": kept.body, "spot": kept.spot}
     await view.execute(insert(_table).values(**row, created_at=view.now, touched_at=view.now))
     await _save_items(view, owner, turn)
 
@@ -58,7 +60,8 @@ async def save(view: View, owner: Owner, turn: Turn) -> None:
 async def settle(view: View, owner: Owner, turn: Turn) -> bool:
     """Keep how a response in the background ended, unless it was cancelled or deleted meanwhile."""
     mine = _mine(owner, turn.kept.id) & (_table.c.status == RUNNING)
-    values = {"status": turn.kept.status, "body": turn.kept.body, "touched_at": view.now}
+    kept = turn.kept
+    values = {"status": kept.status, "body": kept.body, "spot": kept.spot, "touched_at": view.now}
     if not (await view.execute(update(_table).where(mine).values(**values))).rowcount:
         return False
     await _save_items(view, owner, turn)
@@ -76,7 +79,7 @@ async def _save_items(view: View, owner: Owner, turn: Turn) -> None:
 
 async def find(view: View, owner: Owner, response: str) -> Kept:
     """One response. Raises NotFoundError."""
-    columns = (_table.c.id, _table.c.status, _table.c.body, _table.c.previous, _table.c.touched_at)
+    columns = [_table.c[name] for name in Kept.__struct_fields__]
     row = (await view.execute(select(*columns).where(_mine(owner, response)))).first()
     if row is None:
         raise NotFoundError(_KIND, response)
@@ -94,12 +97,13 @@ async def chain(view: View, owner: Owner, response: str) -> tuple[Kept, list[Jso
         .join(turns, _table.c.id == turns.c.previous)
         .where(own, turns.c.depth < _MOST_TURNS)
     )
-    first = (await view.execute(select(turns.c.previous).order_by(turns.c.depth.desc()).limit(1))).scalar()
-    if first is not None:
-        raise NotFoundError(_KIND, first)
-    query = select(_items.c.body).join(turns, _items.c.response == turns.c.id)
+    query = select(_items.c.body, turns.c.previous).select_from(turns)
+    query = query.outerjoin(_items, _items.c.response == turns.c.id)
     rows = (await view.execute(query.order_by(turns.c.depth.desc(), _items.c.sequence))).all()
-    return last, [decode(row.body, dict) for row in rows]
+    # The first of all has none before it.
+    if rows and rows[0].previous is not None:
+        raise NotFoundError(_KIND, rows[0].previous)
+    return last, [decode(row.body, dict) for row in rows if row.body is not None]
 
 
 async def remove(view: View, owner: Owner, response: str) -> None:
@@ -133,12 +137,15 @@ async def end(view: View, owner: Owner, response: str, status: str, body: str) -
     return await find(view, owner, response)
 
 
-async def expire(view: View, before: int, most: int) -> int:
+async def expire(view: View, before: int, most: int, workspace: str | None = None) -> int:
     """Delete responses older than `before` (milliseconds since 1970), at most so many; how many they were.
 
-    What they added to conversations stays there.
+    `workspace`: its own alone. What they added to conversations stays there.
     """
-    old = select(_table.c.id).where(_table.c.created_at < before).order_by(_table.c.created_at).limit(most)
+    old = select(_table.c.id).where(_table.c.created_at < before)
+    if workspace is not None:
+        old = old.where(_table.c.workspace == workspace)
+    old = old.order_by(_table.c.created_at).limit(most)
     refs = list((await view.execute(old)).scalars())
     if refs:
         inside = _items.c.response.in_(refs)

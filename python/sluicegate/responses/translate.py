@@ -15,6 +15,7 @@ _PARAMS = {
     "max_tokens": "max_output_tokens",
     "response_format": "text.format",
     "reasoning_effort": "reasoning.effort",
+    "logprobs": "include",
 }
 
 # What refers to what is stored, which is here.
@@ -22,14 +23,52 @@ _KEPT_HERE = ("previous_response_id", "conversation", "background", "metadata", 
 _INSTRUCTIONS = ("system", "developer")
 
 
+def as_chat(output: list[Json]) -> bytes:
+    """The output of a response as the answer of a chat; without choices where there is none."""
+    if not output:
+        return b'{"choices":[]}'
+    message: Json = {"role": "assistant", "content": None}
+    thoughts: list[str] = []
+    for item in output:
+        if item["type"] == "message":
+            said = _message(item)["content"]
+            message["content"] = (message["content"] or "") + said
+        elif item["type"] == "function_call":
+            message.setdefault("tool_calls", []).append(_call(item))
+        elif item["type"] == "reasoning":
+            parts = item.get("content") or item.get("summary") or ()
+            thoughts += [part["text"] for part in parts if isinstance(part.get("text"), str)]
+    if thoughts:
+        message["reasoning_content"] = "\n".join(thoughts)
+    return orjson.dumps({"choices": [{"index": 0, "message": message}]})
+
+
+def check_calls(items: list[Json]) -> None:
+    """Raises 400 for the output of a call that is nowhere."""
+    calls = {item["call_id"] for item in items if item["type"] == "function_call"}
+    for item in items:
+        if item["type"] == "function_call_output" and item["call_id"] not in calls:
+            shown = errors.printable(item["call_id"])
+            message = f"No tool call found for the function call output with call_id `{shown}`."
+            raise errors.bad_request("invalid_value", message, "input")
+
+
+def _call(item: Json) -> Json:
+    function = {"name": item["name"], "arguments": item["arguments"]}
+    return {"id": item["call_id"], "type": "function", "function": function}
+
+
 def chat_body(asked: Asked, items: list[Json]) -> bytes:
     """The body of the chat that answers the request; `items`: its context and its own input. Raises 400."""
     messages = _messages(items)
+    if not messages and asked.beyond_chat is not None:
+        # Nothing that a chat has: it is asked of nobody, and refused where nobody else can be asked.
+        messages = [{"role": "user", "content": ""}]
     if asked.instructions:
         messages.insert(0, {"role": "system", "content": asked.instructions})
     body: Json = {} if asked.model is None else {"model": asked.model}
     body["messages"] = messages
-    if asked.stream:
+    if asked.relays:
         body["stream"] = True
     body |= {
         name: value for name, value in asked.fields.items() if name not in OWN_FIELDS and value is not None
@@ -44,12 +83,14 @@ def chat_body(asked: Asked, items: list[Json]) -> bytes:
         body["verbosity"] = verbosity
     if asked.reasoning.get("effort") is not None:
         body["reasoning_effort"] = asked.reasoning["effort"]
+    if asked.logprobs is not None:
+        body |= {"logprobs": True, "top_logprobs": asked.logprobs}
     if asked.format["type"] == "json_schema":
         schema = {name: value for name, value in asked.format.items() if name != "type" and value is not None}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
     elif asked.format["type"] == "json_object":
         body["response_format"] = {"type": "json_object"}
-    if asked.tools:
+    if any(tool["type"] == "function" for tool in asked.tools):
         body |= _tools(asked)
     return orjson.dumps(body)
 
@@ -57,10 +98,23 @@ def chat_body(asked: Asked, items: list[Json]) -> bytes:
 def native_body(asked: Asked, items: list[Json], model: str, limit: int | None) -> bytes:
     """The request for an upstream that has the API itself; what came before is in it, as we keep it."""
     body = {name: value for name, value in asked.fields.items() if name not in _KEPT_HERE}
-    body |= {"model": model, "input": items, "store": False}
+    body |= {
+        "stream": asked.relays,
+        "model": model,
+        "input": [_without_our_id(item) for item in items],
+        "store": False,
+    }
     if limit is not None:
         body["max_output_tokens"] = limit
     return orjson.dumps(body)
+
+
+def _without_our_id(item: Json) -> Json:
+    """What a client says needs no id, and the one that it has here is nothing to the upstream."""
+    theirs = item["type"] != "function_call_output" and item.get("role", "assistant") == "assistant"
+    if theirs and not str(item["id"]).startswith("item_"):
+        return item
+    return {name: value for name, value in item.items() if name != "id"}
 
 
 def head(asked: Asked, identity: tuple[str, int], model: str, *, store: bool) -> Json:
@@ -82,7 +136,11 @@ def head(asked: Asked, identity: tuple[str, int], model: str, *, store: bool) ->
         "temperature": fields.get("temperature", 1.0),
         "text": {**(fields.get("text") or {}), "format": asked.format},
         "tool_choice": fields.get("tool_choice") or "auto",
-        "tools": [{"strict": None, "description": None, **tool} for tool in asked.tools],
+        "top_logprobs": asked.logprobs or 0,
+        "tools": [
+            {"strict": None, "description": None, **tool} if tool["type"] == "function" else tool
+            for tool in asked.tools
+        ],
         "top_p": fields.get("top_p", 1.0),
         "truncation": "auto" if asked.truncates else "disabled",
         "metadata": asked.metadata,
@@ -121,9 +179,13 @@ def dropped_oldest(items: list[Json]) -> list[Json] | None:
 
 
 def _tools(asked: Asked) -> Json:
-    tools, choice = asked.tools, asked.fields.get("tool_choice")
-    if isinstance(choice, dict) and choice["type"] == "allowed_tools":
-        names = {tool["name"] for tool in choice["tools"]}
+    tools = [tool for tool in asked.tools if tool["type"] == "function"]
+    choice = asked.fields.get("tool_choice")
+    if isinstance(choice, dict) and choice["type"] not in ("function", "allowed_tools"):
+        # Of a tool that runs elsewhere: this chat is asked of nobody.
+        choice = None
+    elif isinstance(choice, dict) and choice["type"] == "allowed_tools":
+        names = {tool.get("name") for tool in choice["tools"]}
         tools, choice = [tool for tool in tools if tool["name"] in names], choice["mode"]
     elif isinstance(choice, dict):
         choice = {"type": "function", "function": {"name": choice["name"]}}
@@ -146,25 +208,18 @@ def _tools(asked: Asked) -> Json:
 
 def _messages(items: list[Json]) -> list[Json]:
     messages: list[Json] = []
-    calls: set[str] = set()
     for item in items:
         kind = item["type"]
         if kind == "message":
             messages.append(_message(item))
         elif kind == "function_call":
-            calls.add(item["call_id"])
-            function = {"name": item["name"], "arguments": item["arguments"]}
-            call = {"id": item["call_id"], "type": "function", "function": function}
+            call = _call(item)
             if messages and messages[-1]["role"] == "assistant":
                 # One answer of the model: what it said, and all that it called.
                 messages[-1].setdefault("tool_calls", []).append(call)
             else:
                 messages.append({"role": "assistant", "content": None, "tool_calls": [call]})
         elif kind == "function_call_output":
-            if item["call_id"] not in calls:
-                shown = errors.printable(item["call_id"])
-                message = f"No tool call found for the function call output with call_id `{shown}`."
-                raise errors.bad_request("invalid_value", message, "input")
             messages.append({"role": "tool", "tool_call_id": item["call_id"], "content": _output(item)})
         # What a model thought is not sent back: few chat upstreams take it, and some refuse it.
     return messages

@@ -23,6 +23,9 @@ from sluicegate.storage.vault import make_master_key, read_master_key
 LOCK_SECONDS = 5
 CONNECT_SECONDS = 5
 STATEMENT_SECONDS = 30
+# For a connection of one's own. A machine that stands still for some seconds must not turn its queue away:
+# what hangs in the database itself ends by the clocks above.
+QUEUE_SECONDS = 15
 _CONNECTIONS = 4
 # What a busy machine may add for a moment.
 _MORE_CONNECTIONS = 4
@@ -145,7 +148,7 @@ def make_engine(location: Location) -> AsyncEngine:
     common: dict[str, Any] = {
         "hide_parameters": True,
         "pool_size": _CONNECTIONS,
-        "pool_timeout": LOCK_SECONDS,
+        "pool_timeout": QUEUE_SECONDS,
     }
     common["max_overflow"] = _MORE_CONNECTIONS
     if location.database_url is None:

@@ -14,8 +14,9 @@ Step = Callable[[View], Awaitable[Any]]
 
 # A transaction holds SQLite's only lock: others must get their turn.
 MOST = 128
-# For as long as a commit took, but no longer, the others are let in.
-LONGEST_PAUSE = 0.05
+# For as long as a commit took, but no longer, the others are let in. Whoever waits for SQLite's lock looks
+# every 100 ms: where a disk is slow, a shorter pause would let nobody in.
+LONGEST_PAUSE = 0.25
 TRIES = 3
 _REFUSALS = (NotFoundError, InvalidError)
 

@@ -20,7 +20,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0009"
+HEAD = "0010"
 
 metadata = MetaData(
     naming_convention={
@@ -297,6 +297,7 @@ kept_conversations = Table(
     Column("owner", Text, nullable=False),
     Column("metadata", Text, nullable=False),
     Column("created_at", BigInteger, nullable=False),
+    Column("touched_at", BigInteger),  # when something was added last; none: not since there is this
 )
 
 kept_responses = Table(
@@ -308,6 +309,8 @@ kept_responses = Table(
     Column("status", Text, nullable=False),
     # The response before it, which its context begins with; it may have been deleted since.
     Column("previous", Text),
+    # Where an assistant with chat history keeps its answer: thread and digest.
+    Column("spot", Text),
     Column("body", Text, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     # When the process that works on it said so last.

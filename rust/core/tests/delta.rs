@@ -25,7 +25,7 @@ fn whole(chunk: Chunk<'_>) -> Whole {
                     delta.calls = vec![Call { index, arguments: text.to_owned(), ..Call::default() }];
                 }
             }
-            Whole { choices: vec![Choice { index: choice, finish: None, delta }], ..Whole::default() }
+            Whole { choices: vec![Choice { index: choice, delta, ..Choice::default() }], ..Whole::default() }
         }
     }
 }
@@ -53,6 +53,7 @@ fn oracle(data: &str) -> Whole {
                 refusal: string(&delta["refusal"]),
                 calls: calls.collect(),
             },
+            logprobs: String::new(),
         }
     });
     let usage = value["usage"].as_object().map(|usage| Usage {

@@ -24,7 +24,7 @@ fn plan(summary: bool) -> Plan {
         public_model: None,
         public_id: None,
         keep: false,
-        shape: Some(Arc::new(Shape { id: "resp_1".into(), head: HEAD.into(), summary })),
+        shape: Some(Arc::new(Shape { id: "resp_1".into(), head: HEAD.into(), summary, logprobs: false })),
         thinking: None,
         logprobs: None,
         hide_usage: true,
@@ -270,6 +270,47 @@ fn calls_without_an_index_an_id_or_an_early_name_are_calls_all_the_same() {
         output.as_array().unwrap().iter().map(|i| (i["name"].clone(), i["arguments"].clone())).collect();
     assert_eq!(shown, [(json!("one"), json!("{}")), (json!("two"), json!("{}")), (json!("three"), json!("{\"a\":2}"))]);
     assert!(output[0]["call_id"].as_str().is_some_and(|id| !id.is_empty()));
+}
+
+#[test]
+fn log_probabilities_are_shown_beside_their_text_where_they_were_asked_for() {
+    let entry = |token: &str| json!({"token": token, "logprob": -0.5, "top_logprobs": [{"token": "x", "logprob": -1}]});
+    let data = |text: &str, entries: Vec<Value>| {
+        let choice = json!({"index": 0, "delta": {"content": text}, "logprobs": {"content": entries, "refusal": null}});
+        format!("data: {}\n\n", json!({"choices": [choice]}))
+    };
+    let thought = json!({"index": 0, "delta": {"reasoning": "t"}, "logprobs": {"content": [entry("t")]}});
+    let chunks = [
+        format!("data: {}\n\n", json!({"choices": [thought]})),
+        data("a", vec![entry("a")]),
+        // The same token again, then one that is half a character, and what completes it.
+        data("a", vec![entry("a")]),
+        data("", vec![entry("?")]),
+        data("é", vec![json!({"token": "é", "logprob": 0, "bytes": [195, 169]}), json!("odd")]),
+        chunk(json!({}), json!("stop")),
+    ];
+    let text = chunks.concat() + "data: [DONE]\n\n";
+    let shape = Shape { id: "resp_1".into(), head: HEAD.into(), summary: false, logprobs: true };
+    let asked = Plan { shape: Some(Arc::new(shape)), ..plan(false) };
+    for size in [1, 7, text.len()] {
+        let ran = run(asked.clone(), text.as_bytes().chunks(size));
+        let events = ran.all();
+        let deltas: Vec<_> = events.iter().filter(|e| e["type"] == "response.output_text.delta").collect();
+        let tokens = |value: &Value| -> Vec<String> {
+            value.as_array().unwrap().iter().map(|e| e["token"].as_str().unwrap().to_owned()).collect()
+        };
+        let shown: Vec<_> = deltas.iter().map(|e| tokens(&e["logprobs"])).collect();
+        assert_eq!(shown, [vec!["a"], vec!["a"], vec!["?", "é"]]);
+        let part = &ran.response()["output"][1]["content"][0];
+        assert_eq!((part["text"].as_str(), tokens(&part["logprobs"]).len()), (Some("aaé"), 4));
+        assert_eq!(part["logprobs"][0]["bytes"], json!([97]));
+        assert_eq!(part["logprobs"][0]["top_logprobs"][0]["bytes"], json!([120]));
+        assert_eq!(part["logprobs"][3]["top_logprobs"], json!([]));
+        let done = events.iter().find(|e| e["type"] == "response.output_text.done").unwrap();
+        assert_eq!(done["logprobs"], part["logprobs"]);
+    }
+    let ran = run(plan(false), [text.as_bytes()]);
+    assert_eq!(ran.response()["output"][1]["content"][0]["logprobs"], json!([]));
 }
 
 #[test]

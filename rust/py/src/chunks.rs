@@ -176,7 +176,7 @@ impl Chunk {
     }
 
     fn of_choice(py: Python<'_>, choice: Choice) -> PyResult<Self> {
-        let Choice { index, finish, delta: Delta { content, thinking, refusal, calls } } = choice;
+        let Choice { index, finish, delta: Delta { content, thinking, refusal, calls }, .. } = choice;
         let text = |text: &str| (!text.is_empty()).then(|| PyString::new(py, text).unbind());
         let calls = calls.into_iter().map(|call| {
             let delta::Call { index, id, name, arguments } = call;

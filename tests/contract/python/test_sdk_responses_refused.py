@@ -27,7 +27,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"model": 5}, "model"),
     ({"metadata": {"a": 1}}, "metadata"),
     ({"api_base": "http://x"}, "api_base"),
-    ({"background": True, "stream": True}, "stream"),
+    ({"top_logprobs": 21}, "top_logprobs"),
     ({"conversation": "conv_x", "previous_response_id": "resp_x"}, "previous_response_id"),
 ]
 

@@ -141,3 +141,78 @@ def test_an_upstream_that_has_responses_is_asked_for_them(
     assert [item["type"] for item in body["input"]] == ["message"] * 3
     assert body["store"] is False
     assert "previous_response_id" not in body
+
+
+def test_what_runs_at_the_server_goes_to_an_upstream_that_has_it(
+    keeper: OpenAI, scripted: ScriptedUpstream
+) -> None:
+    search = {"id": "ws_1", "type": "web_search_call", "status": "completed"}
+    theirs = _theirs()
+    theirs["output"] = [search, *theirs["output"]]
+    key, extra = script({"body": json.dumps(theirs)})
+    options: Any = {"tools": [{"type": "web_search"}], "tool_choice": {"type": "web_search"}}
+    made = keeper.responses.create(model="native", input="look", extra_body=extra, **options)
+    assert [item.type for item in made.output] == ["web_search_call", "message"]
+    body = sent(scripted, key)[0]
+    assert (body["tools"], body["tool_choice"]) == (options["tools"], options["tool_choice"])
+    assert "id" not in body["input"][0]
+    # Its items go back there, and are nothing to an upstream that only chats.
+    approval: Any = {"type": "mcp_approval_response", "approval_request_id": "x", "approve": True}
+    key, extra = script({"body": json.dumps(_theirs())})
+    again = keeper.responses.create(
+        model="native", input=[approval], previous_response_id=made.id, extra_body=extra
+    )
+    kinds = [item["type"] for item in sent(scripted, key)[0]["input"]]
+    assert kinds == ["message", "web_search_call", "message", "mcp_approval_response"]
+    assert sent(scripted, key)[0]["input"][-1] == approval
+    key, extra = script({})
+    keeper.responses.create(model="scripted", input="x", previous_response_id=again.id, extra_body=extra)
+    assert [m["role"] for m in sent(scripted, key)[0]["messages"]] == [
+        "user",
+        "assistant",
+        "assistant",
+        "user",
+    ]
+
+
+@pytest.mark.parametrize("model", ["scripted", "locked"])
+def test_what_runs_at_the_server_is_refused_elsewhere_by_its_name(keeper: OpenAI, model: str) -> None:
+    for tool in ("web_search", "file_search", "code_interpreter", "mcp"):
+        with pytest.raises(BadRequestError) as refused:
+            keeper.responses.create(model=model, input="x", tools=[{"type": tool}])  # type: ignore[list-item]
+        assert (refused.value.code, refused.value.param) == ("unsupported_tool", "tools[0].type")
+        assert f"`{tool}`" in refused.value.message
+        assert "function" in refused.value.message
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_log_probabilities_come_with_the_text(
+    client: OpenAI, scripted: ScriptedUpstream, stream: bool
+) -> None:
+    tokens = [
+        {"token": t, "logprob": -0.1, "bytes": list(t.encode()), "top_logprobs": []} for t in ("O", "k")
+    ]
+    choices = [
+        {"index": 0, "delta": {"content": token["token"]}, "logprobs": {"content": [token]}}
+        for token in tokens
+    ]
+    choices.append({"index": 0, "delta": {}, "finish_reason": "stop"})
+    message = {"role": "assistant", "content": "Ok"}
+    whole = {"index": 0, "message": message, "logprobs": {"content": tokens}, "finish_reason": "stop"}
+    step: dict[str, Any] = {"body": json.dumps({"id": "c", "object": "chat.completion", "choices": [whole]})}
+    if stream:
+        chunks = [{"id": "c", "object": "chat.completion.chunk", "choices": [choice]} for choice in choices]
+        step = {"chunks": [*map(json.dumps, chunks), "[DONE]"]}
+    key, extra = script(step)
+    options: Any = {"include": ["message.output_text.logprobs"], "top_logprobs": 2, "extra_body": extra}
+    if stream:
+        with client.responses.stream(model="scripted", input="x", **options) as events:
+            deltas = [e for e in events if e.type == "response.output_text.delta"]
+            made: Any = events.get_final_response()
+        assert [len(delta.logprobs) for delta in deltas] == [1, 1]
+    else:
+        made = client.responses.create(model="scripted", input="x", **options)
+    assert [entry.token for entry in made.output[0].content[0].logprobs] == ["O", "k"]
+    assert made.top_logprobs == 2
+    (body,) = sent(scripted, key)
+    assert (body["logprobs"], body["top_logprobs"]) == (True, 2)

@@ -65,6 +65,8 @@ pub struct Choice {
     pub finish: Option<String>,
     /// The rest, from `delta`.
     pub delta: Delta,
+    /// `logprobs.content` as the JSON array that it is; empty where there is none.
+    pub logprobs: String,
 }
 
 /// The `delta` of one choice.
@@ -123,7 +125,8 @@ impl Whole {
     fn is_text_alone(&self, part: Part) -> bool {
         let [choice] = self.choices.as_slice() else { return false };
         let calls = usize::from(matches!(part, Part::Arguments(_)));
-        choice.finish.is_none() && choice.delta.calls.len() == calls && self.usage.is_none() && !self.error
+        let bare = choice.finish.is_none() && choice.logprobs.is_empty();
+        bare && choice.delta.calls.len() == calls && self.usage.is_none() && !self.error
     }
 }
 
@@ -234,12 +237,25 @@ fn choices(cursor: &mut Cursor<'_>, seen: &mut Seen) -> Result<Vec<Choice>, Json
                 match &*key.decode() {
                     "index" => choice.index = cursor.value()?.as_u64().unwrap_or(choice.index),
                     "finish_reason" => choice.finish = word(cursor)?,
+                    "logprobs" if cursor.peek()? == Kind::Object => choice.logprobs = logprobs(cursor)?,
                     "delta" if cursor.peek()? == Kind::Object => choice.delta = delta(cursor, seen, found.is_empty())?,
                     _ => {}
                 }
             }
         }
         found.push(choice);
+    }
+    Ok(found)
+}
+
+fn logprobs(cursor: &mut Cursor<'_>) -> Result<String, JsonError> {
+    let mut found = String::new();
+    let mut members = cursor.object()?;
+    while let Some(key) = members.next(cursor)? {
+        match &*key.decode() {
+            "content" if cursor.peek()? == Kind::Array => found = cursor.value()?.raw.to_owned(),
+            _ => cursor.skip()?,
+        }
     }
     Ok(found)
 }

@@ -22,6 +22,8 @@ pub(super) enum Speech {
 pub(super) struct Part {
     pub speech: Speech,
     pub text: String,
+    /// Entries of log probabilities as JSON, parted by commas.
+    pub logprobs: Vec<u8>,
 }
 
 /// What an item is.
@@ -116,14 +118,16 @@ impl Item {
 
 impl Part {
     pub fn new(speech: Speech) -> Self {
-        Part { speech, text: String::new() }
+        Part { speech, text: String::new(), logprobs: Vec::new() }
     }
 
     pub fn json(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.text.len() + 72);
         match self.speech {
             Speech::Text => {
-                out.extend_from_slice(br#"{"type":"output_text","annotations":[],"logprobs":[],"text":"#);
+                out.extend_from_slice(br#"{"type":"output_text","annotations":[],"logprobs":["#);
+                out.extend_from_slice(&self.logprobs);
+                out.extend_from_slice(br#"],"text":"#);
             }
             Speech::Refusal => out.extend_from_slice(br#"{"type":"refusal","refusal":"#),
         }

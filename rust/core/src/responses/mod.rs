@@ -4,6 +4,7 @@
 //! made here. `response.completed` and `response.incomplete` follow a terminal marker only.
 
 mod item;
+mod logprobs;
 mod native;
 mod shape;
 mod write;
@@ -25,6 +26,8 @@ pub struct Shape {
     pub head: String,
     /// Show what the model thinks as the summary that the client asked for; otherwise as the reasoning itself.
     pub summary: bool,
+    /// Show the log probabilities of what the model says, which the client asked for.
+    pub logprobs: bool,
 }
 
 /// How a response ended.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::item::{thought, Item, Kind, Part, Speech, Status};
-use super::{write, Closing, Shape};
+use super::{logprobs, write, Closing, Shape};
 use crate::chat::delta::{self, Call, Choice, Chunk};
 use crate::chat::observe::Usage;
 use crate::error::Error;
@@ -31,12 +31,22 @@ struct Response {
     items: Vec<Item>,
     finish: Option<String>,
     usage: Option<Usage>,
+    /// Log probabilities whose text has not come: some tokens are half a character.
+    logprobs: Vec<u8>,
 }
 
 impl Shaper {
     /// For one answer.
     pub fn new(shape: Arc<Shape>) -> Self {
-        let response = Response { shape, sequence: 0, begun: false, items: Vec::new(), finish: None, usage: None };
+        let response = Response {
+            shape,
+            sequence: 0,
+            begun: false,
+            items: Vec::new(),
+            finish: None,
+            usage: None,
+            logprobs: Vec::new(),
+        };
         Shaper { reader: delta::Reader::default(), response, closing: None }
     }
 
@@ -125,6 +135,10 @@ impl Response {
     fn choice(&mut self, choice: &Choice, out: &mut Vec<u8>) -> Result<(), Error> {
         let delta = &choice.delta;
         self.think(&delta.thinking, out)?;
+        // Those of a thought are of no part that is shown with any.
+        if self.shape.logprobs && delta.thinking.is_empty() {
+            logprobs::append(&choice.logprobs, &mut self.logprobs);
+        }
         self.say(Speech::Text, &delta.content, out)?;
         self.say(Speech::Refusal, &delta.refusal, out)?;
         for call in &delta.calls {
@@ -191,8 +205,15 @@ impl Response {
         }
         let Some(Item { id, place, kind: Kind::Message { parts }, .. }) = self.items.last_mut() else { return Ok(()) };
         let index = parts.len() as u64 - 1;
+        let news = if speech == Speech::Text { std::mem::take(&mut self.logprobs) } else { Vec::new() };
         if let Some(part) = parts.last_mut() {
             part.text.push_str(text);
+            if !news.is_empty() {
+                if !part.logprobs.is_empty() {
+                    part.logprobs.push(b',');
+                }
+                part.logprobs.extend_from_slice(&news);
+            }
         }
         let kind = match speech {
             Speech::Text => "response.output_text.delta",
@@ -202,7 +223,7 @@ impl Response {
             fields.text("item_id", id).number("output_index", *place).number("content_index", index);
             fields.text("delta", text);
             if speech == Speech::Text {
-                fields.raw("logprobs", b"[]");
+                fields.list("logprobs", &news);
             }
         });
         self.sequence += 1;

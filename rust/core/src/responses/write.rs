@@ -31,6 +31,15 @@ impl Fields<'_> {
         self
     }
 
+    /// `entries` are JSON, parted by commas.
+    pub fn list(&mut self, name: &str, entries: &[u8]) -> &mut Self {
+        self.name(name);
+        self.out.push(b'[');
+        self.out.extend_from_slice(entries);
+        self.out.extend_from_slice(b"],");
+        self
+    }
+
     fn name(&mut self, name: &str) {
         self.out.push(b'"');
         self.out.extend_from_slice(name.as_bytes());
@@ -109,7 +118,7 @@ pub(super) fn part_done(out: &mut Vec<u8>, sequence: u64, item: &Item) -> u64 {
                 fields.text("item_id", id).number("output_index", place).number("content_index", index);
                 fields.text(name, &part.text);
                 if part.speech == Speech::Text {
-                    fields.raw("logprobs", b"[]");
+                    fields.list("logprobs", &part.logprobs);
                 }
             });
             event(out, "response.content_part.done", sequence + 1, |fields| {
