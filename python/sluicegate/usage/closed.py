@@ -46,6 +46,7 @@ def record_of(entry: "Entry", end: End, message: str | None) -> Record:
         thinking=entry.thinking,
         score=entry.score,
         failed_checks=entry.failed_checks,
+        phases=entry.marks.line(end.closing, outcome is not None),
     )
 
 

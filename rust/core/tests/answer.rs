@@ -19,6 +19,7 @@ fn plan(public_model: Option<&str>) -> Plan {
         keep: false,
         shape: None,
         thinking: None,
+        said: None,
         hide_usage: true,
         choices: 1,
         max_event_bytes: 1 << 20,

@@ -17,6 +17,7 @@ fn plan(operation: Operation, hide_usage: bool) -> Plan {
         keep: false,
         shape: None,
         thinking: None,
+        said: None,
         hide_usage,
         choices: 1,
         max_event_bytes: 1 << 20,

@@ -134,6 +134,7 @@ fn plain_call() -> Call {
         keep: false,
         shape: None,
         thinking: None,
+        said: None,
         hide_usage: false,
         choices: 1,
         keep_alive: Duration::ZERO,

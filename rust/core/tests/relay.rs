@@ -33,6 +33,7 @@ fn plan() -> Plan {
         keep: false,
         shape: None,
         thinking: None,
+        said: None,
         hide_usage: false,
         choices: 1,
         max_event_bytes: 1 << 20,

@@ -26,6 +26,7 @@ fn plan(summary: bool) -> Plan {
         keep: false,
         shape: Some(Arc::new(Shape { id: "resp_1".into(), head: HEAD.into(), summary })),
         thinking: None,
+        said: None,
         hide_usage: true,
         choices: 1,
         max_event_bytes: 1 << 20,

@@ -18,6 +18,7 @@ fn plan(output: Output) -> Plan {
         keep: false,
         shape: None,
         thinking: Some(Thinking { output, inside: false }),
+        said: None,
         hide_usage: true,
         choices: 1,
         max_event_bytes: 1 << 20,

@@ -1,6 +1,7 @@
 //! The bridge between tokio and one asyncio loop: the only file that knows asyncio's futures.
 
 use crate::{
+    prompt::Said,
     reactor::Reactor,
     runtime,
     stream::{cancel_for, Link, Stream},
@@ -176,7 +177,7 @@ impl Bridge {
     }
 
     #[pyo3(signature = (upstream, operation, body, future, *, stream = false, public_model = None, public_id = None,
-        keep = false, shape = None, thinking = None, hide_usage = false, choices = 1, keep_alive = 0.0, request_id = None, headers = Vec::new(), first_event_timeout = None, idle_timeout = None,
+        keep = false, shape = None, thinking = None, said = None, hide_usage = false, choices = 1, keep_alive = 0.0, request_id = None, headers = Vec::new(), first_event_timeout = None, idle_timeout = None,
         total_timeout = None))]
     #[allow(clippy::too_many_arguments)] // named one by one in Python
     fn exchange(
@@ -191,6 +192,7 @@ impl Bridge {
         keep: bool,
         shape: Option<(String, String, bool)>,
         thinking: Option<(String, bool)>,
+        said: Option<&Bound<'_, Said>>,
         hide_usage: bool,
         choices: u32,
         keep_alive: f64,
@@ -229,6 +231,7 @@ impl Bridge {
             keep,
             shape: shape.map(|(id, head, summary)| Arc::new(Shape { id, head, summary })),
             thinking: thinking.map(|(output, inside)| self::thinking(&output, inside)).transpose()?,
+            said: said.map(|said| said.get().inner.clone()),
             hide_usage,
             choices,
             keep_alive: limit("keep_alive", Some(keep_alive))?.unwrap_or_default(),

@@ -48,6 +48,7 @@ pub fn stream_of(py: Python<'_>, answer: &Bound<'_, PyBytes>, hide_usage: bool) 
         keep: false,
         shape: None,
         thinking: None,
+        said: None,
         hide_usage,
         choices: 1,
         max_event_bytes: usize::MAX,

@@ -43,9 +43,10 @@ pub fn whole(plan: &Plan, content_type: Option<&str>, body: Vec<u8>) -> Result<(
     }
     let chat = Plan { shape: None, hide_usage: false, ..plan.clone() };
     let (body, observed) = answer::read(&chat, content_type, body)?;
-    let (chunks, _) = convert::to_events(&Plan { thinking: None, ..chat }, body)?;
+    let (chunks, _) = convert::to_events(&Plan { thinking: None, said: None, ..chat }, body)?;
     // What was read within the caps is larger as events.
-    let unbounded = Plan { max_event_bytes: usize::MAX, max_answer_bytes: u64::MAX, thinking: None, ..plan.clone() };
+    let unbounded =
+        Plan { max_event_bytes: usize::MAX, max_answer_bytes: u64::MAX, thinking: None, said: None, ..plan.clone() };
     let mut relay = Relay::new(unbounded);
     let mut events = Vec::with_capacity(chunks.len() * 2);
     relay.push(&chunks, &mut events)?;

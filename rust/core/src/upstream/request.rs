@@ -5,6 +5,7 @@ use crate::{
     chat::{thoughts::Thinking, Operation},
     relay::Plan,
     responses::Shape,
+    tokens::said::Shared,
 };
 use bytes::Bytes;
 use http::{header, HeaderName, HeaderValue, Method, Request};
@@ -66,6 +67,8 @@ pub struct Call {
     pub shape: Option<Arc<Shape>>,
     /// What becomes of the thinking in a chat.
     pub thinking: Option<Thinking>,
+    /// Where the texts of the answer are kept, if their tokens may have to be counted.
+    pub said: Option<Shared>,
     /// The client did not ask for usage in its stream.
     pub hide_usage: bool,
     /// How many choices the client asked for (`n`).
@@ -88,6 +91,7 @@ impl Call {
             keep: self.keep,
             shape: self.shape.clone(),
             thinking: self.thinking,
+            said: self.said.clone(),
             hide_usage: self.hide_usage,
             choices: self.choices,
             max_event_bytes: target.max_event_bytes,
