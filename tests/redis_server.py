@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import socket
@@ -14,7 +15,8 @@ from pathlib import Path
 
 from processes import free_port
 
-PROGRAMS = ("redis-server", "valkey-server")
+# `TEST_REDIS_SERVER=/path/to/valkey-server` for another one than the system's.
+PROGRAMS = (os.environ.get("TEST_REDIS_SERVER", "redis-server"), "valkey-server")
 
 
 class RedisServer:

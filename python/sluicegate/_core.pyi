@@ -400,6 +400,7 @@ class Bridge:
         thinking: tuple[str, bool] | None = None,
         logprobs: bool | None = None,
         hold_bytes: int = 0,
+        said: Said | None = None,
         hide_usage: bool = False,
         choices: int = 1,
         keep_alive: float = 0.0,
@@ -420,6 +421,7 @@ class Bridge:
         `reasoning_content`, `hide` leaves it out; and whether this model's template opens the thought.
         `logprobs`: those of a chat are weighed (`Outcome.certainty`), and taken out if True.
         `hold_bytes`: a stream begins with so much text; until then it fails as a plain answer does.
+        `said` gets the texts of the answer, so that their tokens can be counted.
         `choices` is the request's `n`: a stream that ends with fewer is not complete.
         `hide_usage` drops what `compose(include_usage=True)` caused. `keep_alive` > 0: a stream without a
         first event after that many seconds resolves all the same, and comments follow at that pace.
@@ -491,6 +493,13 @@ class Admission:
         """`x-ratelimit-*` of the rates with the least left."""
     def settle(self, tokens: int, micros: int) -> None:
         """The answer has ended: what was used, instead of what was reserved. Later calls do nothing."""
+
+def rate_headers(rates: list[tuple[str, int, int, int, float]]) -> list[tuple[bytes, bytes]]:
+    """`x-ratelimit-*` of the rates with the least left, where Redis counts them.
+
+    Of each: its unit (`requests` or `tokens`), the limit, the burst, the period in microseconds, and what is
+    owed: microseconds times the limit.
+    """
 
 @final
 class Limits:
@@ -612,6 +621,8 @@ class Marks:
         """
     def phases(self, closing: float, relayed: bool) -> list[tuple[str, int]]:
         """Microseconds of each phase that it has come to; `relayed`: an answer was passed on."""
+    def line(self, closing: float, relayed: bool) -> str:
+        """The same as one text: all phases in order, with commas; empty where it did not come so far."""
 
 @final
 class Journal:
@@ -801,10 +812,29 @@ def count_chat(body: bytes, model: str, tokenizer: Tokenizer | None) -> MessageC
 def count_prompt(
     operation: str, body: bytes, model: str, tokenizer: Tokenizer, seconds: float
 ) -> MessageCount | None:
-    """Count the JSON body of a request to `chat` or `completions`; None if it takes longer than `seconds`.
+    """Count the JSON body of a request, all but of `responses`; None if it takes longer than `seconds`.
 
     The GIL is given up for longer bodies, and not taken before the end. Raises ValueError as `count_chat`.
     """
+
+@final
+class Said:
+    """What one answer has said so far, each text of each choice by itself.
+
+    With a bundled encoding from the start only the last kilobytes of each text are kept: the rest is counted.
+    """
+
+    def __new__(cls, tokenizer: Tokenizer | None = None) -> Self:
+        """Nothing yet; without a tokenizer all text is kept until `count`."""
+    @property
+    def pending_bytes(self) -> int:
+        """So much has still to be counted."""
+    def count(self, tokenizer: Tokenizer, seconds: float) -> int | None:
+        """The tokens of all texts; None if it takes longer than `seconds`.
+
+        `tokenizer` is for an answer that began without one. The GIL is given up for long texts. Raises
+        ValueError where the tokenizer of a file cannot express a text.
+        """
 
 @final
 class Usage:

@@ -43,6 +43,10 @@ def requests(rig: Rig) -> list[Record]:
             first_us=2000,
             duration_us=number * 1000,
             overhead_us=500,
+            thinking="not_off",
+            score=80,
+            failed_checks="empty",
+            phases="30,0,,,,118250,,",
         )
         for number in range(COUNT)
     ]
@@ -92,7 +96,15 @@ async def test_one_in_full(rig: Rig, requests: list[Record]) -> None:
     assert answer.status == 200
     found = answer.json
     assert (found["prompt_tokens"], found["cost_usd"], found["duration_ms"]) == (119, 0.000005, 119)
-    assert found["phases"] == {"gateway": 0.5, "first_event": 2.0, "answer": 116.5}
+    assert {name: took for name, took in found["phases"].items() if took is not None} == {
+        "authenticate": 0.03,
+        "read": 0.0,
+        "upstream": 118.25,
+        "gateway": 0.5,
+        "first_event": 2.0,
+        "answer": 116.5,
+    }
+    assert (found["thinking"], found["score"], found["failed_checks"]) == ("not_off", 80, "empty")
     for wrong in ("req_x", "x", f"{requests[0].id}0", requests[0].id.upper()):
         assert (await rig.call("GET", f"{LOG}/{wrong}", key="viewer")).status == 404
 

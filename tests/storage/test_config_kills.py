@@ -21,7 +21,7 @@ from sluicegate.storage.transaction import View
 from sluicegate.upstreams import store as upstreams
 
 # The full number is 100: TEST_KILLS=100.
-KILLS = int(os.environ.get("TEST_KILLS", "20"))
+KILLS = int(os.environ.get("TEST_KILLS", "6"))
 
 
 async def whole(view: View, space: stored.StoredWorkspace) -> None:

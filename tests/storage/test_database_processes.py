@@ -22,7 +22,7 @@ from sluicegate.workspaces import store as workspaces
 from sluicegate.workspaces.model import WorkspaceDraft
 
 # The full number is 100: TEST_KILLS=100.
-KILLS = int(os.environ.get("TEST_KILLS", "10"))
+KILLS = int(os.environ.get("TEST_KILLS", "4"))
 LONGEST_LIFE = 0.12
 READERS = 4
 TRIES = 25_000

@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
-from trace_rig import KEY, Collector, Quiet, Upstream, ask, attributes, gateway, listening
+from trace_rig import KEY, Quiet, Upstream, ask, attributes, gateway, listening, traced
 
 from fakes.engine import FakeOutcome
 from processes import free_port
@@ -32,19 +32,9 @@ pytestmark = pytest.mark.timeout(120)
 
 
 def test_a_request_is_two_spans_at_the_collector(tmp_path: Path) -> None:
-    collector, upstream = Collector(), Upstream()
-    with (
-        listening(collector.kind) as sink,
-        listening(upstream.kind) as model,
-        gateway(
-            tmp_path,
-            model.server_port,
-            OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{sink.server_port}",
-            OTEL_EXPORTER_OTLP_HEADERS="x-tenant=ops",
-            OTEL_BSP_SCHEDULE_DELAY="100",
-            OTEL_RESOURCE_ATTRIBUTES="deployment.environment=test",
-        ) as server,
-    ):
+    variables = {"OTEL_RESOURCE_ATTRIBUTES": "deployment.environment=test"}
+    with traced(tmp_path, OTEL_EXPORTER_OTLP_HEADERS="x-tenant=ops", **variables) as rig:
+        server, collector, upstream, port = rig
         status, headers = ask(server.port, "shown", traceparent=HEADER, tracestate="vendor=1")
         assert status == 200
         spans = collector.wait(2)
@@ -71,7 +61,7 @@ def test_a_request_is_two_spans_at_the_collector(tmp_path: Path) -> None:
     assert found["gen_ai.response.finish_reasons"] == ["stop"]
     assert (found["gen_ai.usage.input_tokens"], found["gen_ai.usage.output_tokens"]) == (7, 3)
     assert found["gen_ai.usage.cache_read.input_tokens"] == 4
-    assert (found["server.address"], found["server.port"]) == ("127.0.0.1", model.server_port)
+    assert (found["server.address"], found["server.port"]) == ("127.0.0.1", port)
     assert found["sluicegate.upstream"] == "up"
     now = time.time_ns()
     assert now - 120e9 < request.start_time_unix_nano <= call.start_time_unix_nano
@@ -86,18 +76,8 @@ def test_a_request_is_two_spans_at_the_collector(tmp_path: Path) -> None:
 
 
 def test_streams_failovers_and_refusals(tmp_path: Path) -> None:
-    collector, upstream = Collector(), Upstream()
-    with (
-        listening(collector.kind) as sink,
-        listening(upstream.kind) as model,
-        gateway(
-            tmp_path,
-            model.server_port,
-            OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=f"http://127.0.0.1:{sink.server_port}/v1/traces",
-            OTEL_BSP_SCHEDULE_DELAY="100",
-            OTEL_SERVICE_NAME="mine",
-        ) as server,
-    ):
+    variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": "", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "{sink}/v1/traces"}
+    with traced(tmp_path, OTEL_SERVICE_NAME="mine", **variables) as (server, collector, upstream, _):
         assert ask(server.port, "Both", stream=True)[0] == 200
         spans = collector.wait(3)
         tries = [seen["traceparent"].split("-") for seen in upstream.headers]
@@ -133,18 +113,7 @@ def test_streams_failovers_and_refusals(tmp_path: Path) -> None:
 
 
 def test_a_sampler_that_drops_still_tells_the_upstream(tmp_path: Path) -> None:
-    collector, upstream = Collector(), Upstream()
-    with (
-        listening(collector.kind) as sink,
-        listening(upstream.kind) as model,
-        gateway(
-            tmp_path,
-            model.server_port,
-            OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{sink.server_port}",
-            OTEL_BSP_SCHEDULE_DELAY="100",
-            OTEL_TRACES_SAMPLER="always_off",
-        ) as server,
-    ):
+    with traced(tmp_path, OTEL_TRACES_SAMPLER="always_off") as (server, collector, upstream, _):
         assert ask(server.port, traceparent=HEADER)[0] == 200
     (seen,) = upstream.headers
     _, trace, _, flags = seen["traceparent"].split("-")
@@ -154,8 +123,6 @@ def test_a_sampler_that_drops_still_tells_the_upstream(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("how", ["refuses", "is away", "is silent"])
 def test_a_collector_that_takes_nothing_harms_no_request(tmp_path: Path, how: str) -> None:
-    collector, upstream = Collector(), Upstream()
-    collector.status = 503
     away = free_port()
 
     class Silent(Quiet):
@@ -163,18 +130,12 @@ def test_a_collector_that_takes_nothing_harms_no_request(tmp_path: Path, how: st
             time.sleep(5)
             self.close_connection = True
 
-    with (
-        listening(Silent if how == "is silent" else collector.kind) as sink,
-        listening(upstream.kind) as model,
-        gateway(
-            tmp_path,
-            model.server_port,
-            OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{away if how == 'is away' else sink.server_port}",
-            OTEL_BSP_SCHEDULE_DELAY="50",
-            OTEL_BSP_MAX_QUEUE_SIZE="64",
-            OTEL_BSP_MAX_EXPORT_BATCH_SIZE="32",
-        ) as server,
-    ):
+    limits = {"OTEL_BSP_MAX_QUEUE_SIZE": "64", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "32"}
+    if how == "is away":
+        limits["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://127.0.0.1:{away}"
+    kind = Silent if how == "is silent" else None
+    with traced(tmp_path, kind, OTEL_BSP_SCHEDULE_DELAY="50", **limits) as (server, collector, _, _):
+        collector.status = 503
         took = []
         for _ in range(200):
             began = time.monotonic()

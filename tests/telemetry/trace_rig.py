@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
@@ -132,6 +132,27 @@ def gateway(folder: Path, upstream: int, **environment: str) -> Iterator[Server]
     )
     with started(settings, folder, keys=KEY, environment=environment) as server:
         yield server
+
+
+class Traced(NamedTuple):
+    """A gateway that sends its spans to a collector, and its upstream."""
+
+    server: Server
+    collector: Collector
+    upstream: Upstream
+    upstream_port: int
+
+
+@contextmanager
+def traced(folder: Path, kind: type[Quiet] | None = None, **environment: str) -> Iterator[Traced]:
+    """`kind`: another collector. In values of the environment `{sink}` is its address."""
+    collector, upstream = Collector(), Upstream()
+    variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": "{sink}", "OTEL_BSP_SCHEDULE_DELAY": "100", **environment}
+    with listening(kind or collector.kind) as sink, listening(upstream.kind) as model:
+        address = f"http://127.0.0.1:{sink.server_port}"
+        variables = {name: value.replace("{sink}", address) for name, value in variables.items()}
+        with gateway(folder, model.server_port, **variables) as server:
+            yield Traced(server, collector, upstream, model.server_port)
 
 
 def ask(port: int, model: str = "m", *, stream: bool = False, **headers: str) -> tuple[int, dict[str, str]]:

@@ -305,9 +305,10 @@ def test_redis_is_set_by_a_variable_or_the_file_and_checked(tmp_path: Path) -> N
     ],
 )
 def test_durations_are_as_the_core_writes_them(microseconds: float, text: str) -> None:
-    from sluicegate.limits.counted import go_duration
+    from sluicegate.limits.counted import counted, level_headers
 
-    assert go_duration(microseconds) == text
+    (rate,) = counted("key", "k", Limits(requests_per_minute=7), Budget())
+    assert level_headers([(rate, microseconds * 7)])[2] == (b"x-ratelimit-reset-requests", text.encode())
 
 
 def test_every_limit_and_budget_is_counted_in_redis_too() -> None:

@@ -137,6 +137,9 @@ class Exact:
         self.bodies.append(prompt.body)
         return TokenCount(prompt.body.count(b"x"), exact=True)
 
+    def meter(self, prompt: Prompt) -> None:
+        """Its answers tell what was used."""
+
     def close(self) -> None:
         """Nothing is open."""
 

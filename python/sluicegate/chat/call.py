@@ -200,14 +200,22 @@ class Calls:
         native = None if job.native is None else job.native(candidate)
         if native is None:
             entry.switch, entry.looks = prepared.switch, prepared.thinking is not None
+            entry.meter = meter = self._parts.windows.meter(self._operation, candidate, prepared.body)
+            if meter is not None:
+                options["said"] = meter.said
             pending = self._parts.engine.start(upstream.handle, self._operation, prepared.body, **options)
         else:
             # What is said of thinking here is the client's own.
-            entry.switch, entry.looks = None, False
+            entry.switch, entry.looks, entry.meter = None, False, None
             pending = self._parts.engine.start(upstream.handle, "responses", native, **options)
         job.watch.on_gone(pending.call)
         reply = await pending.reply()
         entry.marks.answered()
+        if entry.meter is not None:
+            if reply.stream is not None:
+                entry.meter.begin()
+            elif reply.failure is None or reply.failure.cause == "client_closed":
+                await entry.measure(reply.outcome)
         if reply.failure is not None:
             self._parts.ledger.call_failed(entry, reply.failure)
         return reply

@@ -1,4 +1,4 @@
-"""Counting prompts with the tokenizer of the model: beside the event loop, within a time, else estimated."""
+"""Counting with the tokenizer of the model: beside the event loop, within a time, else estimated."""
 
 import asyncio
 import threading
@@ -6,9 +6,10 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
+from sluicegate.chat.meter import Meter
 from sluicegate.chat.window import Prompt, TokenCount, estimate
 from sluicegate.clock import monotonic
-from sluicegate.tokens.core import count_prompt
+from sluicegate.tokens.core import Said, count_prompt
 from sluicegate.upstreams.tokenizers import open_tokenizer, tokenizer_name
 
 if TYPE_CHECKING:
@@ -74,6 +75,47 @@ class PromptCounter:
         except TimeoutError:
             return estimate(prompt)
 
+    def meter(self, prompt: Prompt) -> Meter | None:
+        """For a call whose upstream may not tell what was used. None: its tokenizer is not known."""
+        kept = self._known(prompt)
+        # One that is being loaded is there when the answer ends.
+        return None if kept is None or kept.failed else Meter(self, prompt, Said(kept.tokenizer))
+
+    async def count_said(self, prompt: Prompt, said: Said) -> int | None:
+        """The tokens of an answer, within the budget; None: there was no time, or no tokenizer."""
+        kept = self._known(prompt)
+        if kept is None:
+            return None
+        until = monotonic() + self._budget
+        try:
+            async with asyncio.timeout(self._budget):
+                tokenizer = kept.tokenizer or await asyncio.shield(asyncio.wrap_future(kept.loading))
+                size = said.pending_bytes
+                if tokenizer is None or (tokenizer.is_file and size > FILE_BYTES):
+                    return None
+                if size < INLINE_BYTES and not tokenizer.is_file:
+                    return _count_said(said, tokenizer, self._budget)
+                lane = self._lane_of(tokenizer, size)
+                if lane is None:
+                    return None
+                work = lane.submit(lambda: _count_said(said, tokenizer, until - monotonic()), size)
+                return await asyncio.wrap_future(work)
+        except TimeoutError:
+            return None
+
+    def count_now(self, prompt: Prompt, said: Said) -> tuple[int | None, int | None]:
+        """The tokens of prompt and answer, as far as that holds up nobody; None for the rest."""
+        kept = self._known(prompt)
+        tokenizer = None if kept is None else kept.tokenizer
+        if tokenizer is None or tokenizer.is_file:
+            return None, None
+        of_prompt = None
+        if 0 < len(prompt.body) < INLINE_BYTES:
+            found = _counted(prompt, tokenizer, self._budget)
+            of_prompt = found.tokens if found.counted else None
+        short = said.pending_bytes < INLINE_BYTES
+        return of_prompt, _count_said(said, tokenizer, self._budget) if short else None
+
     def close(self) -> None:
         """Leave what waits undone; what is being counted ends within the budget."""
         for lane in (self._loading, self._short, self._long):
@@ -84,13 +126,23 @@ class PromptCounter:
         size = len(prompt.body)
         if tokenizer is None or (tokenizer.is_file and size > FILE_BYTES):
             return estimate(prompt)
-        short = SHORT_FILE_BYTES if tokenizer.is_file else SHORT_BYTES
-        lane = self._short if size < short else self._long
-        if lane.waiting >= WAITING_BYTES:
+        lane = self._lane_of(tokenizer, size)
+        if lane is None:
             return estimate(prompt)
         return await asyncio.wrap_future(
             lane.submit(lambda: _counted(prompt, tokenizer, until - monotonic()), size)
         )
+
+    def _lane_of(self, tokenizer: "Encoding", size: int) -> "_Lane | None":
+        """None: it would not have its turn in time."""
+        short = SHORT_FILE_BYTES if tokenizer.is_file else SHORT_BYTES
+        lane = self._short if size < short else self._long
+        return None if lane.waiting >= WAITING_BYTES else lane
+
+    def _known(self, prompt: Prompt) -> "_Kept | None":
+        upstream, model = prompt.candidate
+        name = tokenizer_name(upstream.config, model)
+        return None if name is None else self._find(name, prompt.candidate)
 
     def _find(self, name: str, candidate: "Candidate") -> "_Kept":
         kept = self._kept.get(name)
@@ -173,3 +225,11 @@ def _counted(prompt: Prompt, tokenizer: "Encoding", seconds: float) -> TokenCoun
     if found is None:
         return estimate(prompt)
     return TokenCount(found.tokens, exact=found.exact, counted=True)
+
+
+def _count_said(said: Said, tokenizer: "Encoding", seconds: float) -> int | None:
+    """Count, in whatever thread; None for what the tokenizer cannot take."""
+    try:
+        return said.count(tokenizer, max(seconds, 0.0))
+    except (ValueError, RuntimeError):
+        return None

@@ -19,7 +19,7 @@ from sluicegate.engine import Marks, RequestError
 from sluicegate.errors import ClientGoneError, GatewayError
 from sluicegate.http.exchange import JSON_HEADERS, Exchange
 from sluicegate.http.head import require_json, require_method
-from sluicegate.http.relay import ClientWatch, Last, send_stream
+from sluicegate.http.relay import ClientWatch, Last, Measure, send_stream
 from sluicegate.keys.model import Principal
 from sluicegate.limits.admit import NOTHING, Held, check_size, reserved
 from sluicegate.upstreams.model import Candidate
@@ -222,7 +222,7 @@ class Pipeline:
             headers += kept.headers
         settle = partial(self.settle, entry, candidate)
         last = None if kept is None else kept.last
-        await self.stream(exchange, reply.stream, watch, headers, (settle, last))
+        await self.stream(exchange, reply.stream, watch, headers, (settle, last, entry.measuring))
 
     async def stream(
         self,
@@ -230,14 +230,15 @@ class Pipeline:
         stream: "Stream",
         watch: Watch,
         headers: "list[errors.Header]",
-        end: "tuple[Callable[[Outcome | None], None], Last | None]",
+        end: "tuple[Callable[[Outcome | None], None], Last | None, Measure | None]",
     ) -> None:
-        """Relay a stream to its end; `end`: told how it ended, then asked for the last bytes."""
+        """Relay a stream to its end; `end`: `settle`, `last` and `measure` of `send_stream`."""
+        settle, last, measure = end
         watch.on_gone(stream)
         exchange.started = True
         headers += exchange.owed_headers()
         try:
-            await send_stream(exchange.send, stream, headers, *end)
+            await send_stream(exchange.send, stream, headers, settle, last, measure=measure)
         except TimeoutError:
             # A client that takes nothing for so long is gone; `settle` has been told.
             return

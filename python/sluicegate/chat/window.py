@@ -7,6 +7,7 @@ from sluicegate.chat.prepare import Ask, Operation, stated_limit
 
 if TYPE_CHECKING:
     from sluicegate.chat.directory import Plan
+    from sluicegate.chat.meter import Meter
     from sluicegate.engine import Recipe
     from sluicegate.telemetry.logs import Log
     from sluicegate.upstreams.model import Candidate
@@ -61,6 +62,9 @@ class TokenCounter(Protocol):
     async def count(self, prompt: Prompt) -> TokenCount:
         """The tokens of the prompt, as the model will see it."""
 
+    def meter(self, prompt: Prompt) -> "Meter | None":
+        """For a call whose upstream may not tell what was used. None: its tokenizer is not known."""
+
 
 def estimate(prompt: Prompt) -> TokenCount:
     """From the lengths alone: four bytes are a token. `body` may be empty."""
@@ -74,6 +78,12 @@ class ContextWindows:
         self._counter = counter
         self._log = log
         self._warned: set[tuple[str, str, str]] = set()
+
+    def meter(self, operation: Operation, candidate: "Candidate", body: bytes) -> "Meter | None":
+        """Counts what this call uses, if its upstream does not tell; `body`: as it is sent."""
+        if not self._counter.knows(candidate):
+            return None
+        return self._counter.meter(Prompt(candidate, operation, body, 0, 0))
 
     def proven_limit(self, ask: Ask, candidate: "Candidate") -> "int | ToBeCounted | None":
         """Tokens that the answer may have, where that is known without counting: most requests end here.

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 # Gives the last bytes of an answer, once what has to be kept of it is kept.
 Last = Callable[[Outcome], Awaitable[bytes]]
 
+# Finds out what is not known of an answer that has ended.
+Measure = Callable[[Outcome], Awaitable[None]]
+
 # Sitting in receive() from the start costs 25-30 us a request; most plain requests are over before.
 WATCH_AFTER_SECONDS = 0.05
 # A client that takes nothing for so long is taken for gone.
@@ -137,17 +140,20 @@ async def send_stream(  # noqa: PLR0913 (one answer: where to, what, and how it 
     settle: Callable[[Outcome | None], None],
     last: Last | None = None,
     *,
+    measure: Measure | None = None,
     write_stall: float = WRITE_STALL_SECONDS,
 ) -> None:
     """Relay a streamed answer to its end.
 
     `settle` gets the outcome before the last bytes leave, so what a client has seen complete is on record;
     it gets None where the task ended in another way (cancelled, or the client took nothing for too long).
-    `last` gives the bytes that leave then, instead of the outcome's own.
+    `last` gives the bytes that leave then, instead of the outcome's own. `measure` comes before both.
     """
     try:
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         outcome = await _relay(send, stream, write_stall)
+        if measure is not None:
+            await measure(outcome)
     except BaseException:
         stream.cancel()
         settle(None)

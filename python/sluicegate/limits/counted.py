@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+from sluicegate.engine import rate_headers
 from sluicegate.errors import Header
 from sluicegate.limits.model import Budget, Limits, Rule, Subject, rules_of
 
@@ -68,29 +69,4 @@ def spent_key(subject: Subject, id: str, kind: str) -> str:
 
 def level_headers(rates: list[tuple[Counted, float]]) -> list[Header]:
     """`x-ratelimit-*` of the rates with the least left; with each rate comes what is owed to it."""
-    found: dict[str, tuple[int, Counted, float]] = {}
-    for one, owed in rates:
-        remaining = max(int((one.burst * one.period - owed) // one.period), 0)
-        if one.unit not in found or remaining < found[one.unit][0]:
-            found[one.unit] = (remaining, one, owed)
-    headers = []
-    for unit in ("requests", "tokens"):
-        if unit in found:
-            remaining, one, owed = found[unit]
-            values = (str(one.most), str(remaining), go_duration(owed / one.most))
-            for name, value in zip(("limit", "remaining", "reset"), values, strict=True):
-                headers.append((f"x-ratelimit-{name}-{unit}".encode(), value.encode()))
-    return headers
-
-
-def go_duration(microseconds: float) -> str:
-    """As Go writes durations, and as the core does: `12ms`, `1.5s`, `6m0s`, `1h0m0s`."""
-    millis = -int(-microseconds // 1000)
-    if millis < 1000:  # noqa: PLR2004
-        return f"{millis}ms" if millis else "0s"
-    hours, rest = divmod(millis, 3_600_000)
-    minutes, rest = divmod(rest, 60_000)
-    seconds = f"{rest / 1000:.3f}".rstrip("0").rstrip(".")
-    if hours:
-        return f"{hours}h{minutes}m{seconds}s"
-    return f"{minutes}m{seconds}s" if minutes else f"{seconds}s"
+    return rate_headers([(one.unit, one.most, one.burst, one.period, owed) for one, owed in rates])

@@ -207,7 +207,7 @@ class ResponsesPipeline:
             self._chat.settle(entry, answered.candidate, outcome)
 
         headers = [*self._chat.headers_of(entry, answered), *_told(turn.conversation)]
-        await self._chat.stream(exchange, stream, job.watch, headers, (settle, last))
+        await self._chat.stream(exchange, stream, job.watch, headers, (settle, last, entry.measuring))
 
     async def _last(self, turn: Turn, outcome: "Outcome") -> bytes:
         """The last bytes: `response.completed` leaves when the response is stored, or not at all."""

@@ -21,6 +21,8 @@ GRACE_SECONDS = 60.0
 RETRY_SECONDS = 1.0
 # A server that takes the connection and says nothing is down as well, after so long.
 ANSWER_SECONDS = 3.0
+# What is broken off at the end gives its connection back within a moment, unless the server is silent.
+STOP_SECONDS = 1.0
 # While it is down, nobody waits longer than this to learn whether it is back.
 _PATIENCE_SECONDS = 0.2
 _TOO_LONG = "The database has been down for too long; keys cannot be checked."
@@ -94,6 +96,13 @@ class Freshness:
         if not self._is_in_grace:
             raise UnavailableError(_TOO_LONG)
         return None
+
+    async def stop(self) -> None:
+        """Break off the query that is under way."""
+        running = self._running
+        if running is not None:
+            running.cancel()
+            await asyncio.wait([running], timeout=STOP_SECONDS)
 
     def note_contact(self) -> None:
         """The database has answered."""

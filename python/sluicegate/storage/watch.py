@@ -7,7 +7,7 @@ from contextlib import suppress
 from sluicegate.clock import monotonic
 from sluicegate.storage.database import CHANNEL, CONNECT_SECONDS, Database
 from sluicegate.storage.errors import StorageError
-from sluicegate.storage.freshness import ANSWER_SECONDS, Freshness
+from sluicegate.storage.freshness import ANSWER_SECONDS, STOP_SECONDS, Freshness
 
 # The net below the shared file and LISTEN: changes made on other machines, or by a process that was killed
 # between its commit and its word about it.
@@ -28,6 +28,8 @@ class Watcher:
         self._freshness = freshness
         self._writes = tuple(writes)
         self._tasks: list[asyncio.Task[None]] = []
+        # Under way, also those that nobody waits for any more: each has a connection.
+        self._questions: set[asyncio.Task[int]] = set()
 
     def start(self) -> None:
         """Begin; returns at once."""
@@ -42,6 +44,10 @@ class Watcher:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
         await self._write_once()
+        # What comes back to a pool after it was closed is closed by nobody.
+        await self._freshness.stop()
+        if self._questions:
+            await asyncio.wait(self._questions, timeout=STOP_SECONDS)
 
     async def _poll(self) -> None:
         while True:
@@ -54,6 +60,8 @@ class Watcher:
             with suppress(StorageError):
                 self._database.reopen_shared()
         question = asyncio.create_task(self._database.row_generation())
+        self._questions.add(question)
+        question.add_done_callback(self._questions.discard)
         # To be read, whatever comes of it: nobody may be waiting any more.
         question.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:

@@ -7,6 +7,7 @@ not wait for that.
 from sluicegate._core import (
     Counter,
     MessageCount,
+    Said,
     Tokenizer,
     count_chat,
     count_prompt,
@@ -17,6 +18,7 @@ from sluicegate._core import (
 __all__ = [
     "Counter",
     "MessageCount",
+    "Said",
     "Tokenizer",
     "count_chat",
     "count_prompt",

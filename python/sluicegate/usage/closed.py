@@ -46,6 +46,7 @@ def record_of(entry: "Entry", end: End, message: str | None) -> Record:
         finish=finish_of(outcome),
         conversation=entry.conversation,
         thinking=entry.thinking,
+        phases=entry.marks.line(end.closing, outcome is not None),
     )
     return record if entry.scored is None else _scored(record, entry.scored)
 

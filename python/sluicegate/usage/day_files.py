@@ -35,6 +35,7 @@ from sluicegate.usage.model import (
     id_bytes,
     id_text,
     order_of,
+    require_dimensions,
     time_of,
 )
 
@@ -82,9 +83,10 @@ class DayFiles:
 
         Raises UnavailableError, and then of each day all or nothing is written.
         """
-        days: dict[int, list[Record]] = defaultdict(list)
+        days: dict[int, dict[bytes, Record]] = defaultdict(dict)
         for record in records:
-            days[time_of(id_bytes(record.id)) // DAY_MS].append(record)
+            raw = id_bytes(record.id)
+            days[time_of(raw) // DAY_MS][raw] = record
         return sum(self._write_day(day, of_day) for day, of_day in sorted(days.items()))
 
     def page(self, wanted: Filter, *, below: str | None = None, limit: int = 50) -> Page:
@@ -116,8 +118,7 @@ class DayFiles:
 
     def facets(self, wanted: Filter, dimension: str, most: int = 100) -> list[Facet]:
         """The values of a field with the most requests; whole hours, and only what is exact in the filter."""
-        if dimension not in DIMENSIONS:
-            raise ValueError(f"`{dimension}` is none of {', '.join(DIMENSIONS)}")
+        require_dimensions([dimension])
         counts: dict[Any, int] = defaultdict(int)
         where, values = where_hours(wanted)
         query = f'SELECT "{dimension}", sum(requests) FROM hours {where} GROUP BY 1'  # noqa: S608 (constants)
@@ -143,8 +144,7 @@ class DayFiles:
 
         Of more than `most` rows the first ones, by time.
         """
-        if not set(by) <= set(DIMENSIONS):
-            raise ValueError(f"expected some of {', '.join(DIMENSIONS)}")
+        require_dimensions(by)
         where, values = where_hours(wanted)
         step = INTERVALS[interval] if interval is not None else 0
         parts = [f"hour / {step} * {step}" if step else "0", *(f'"{name}"' for name in by)]
@@ -240,24 +240,21 @@ class DayFiles:
         except sqlite3.Error as error:
             raise UnavailableError(_reason(error)) from None
 
-    def _write_day(self, day: int, records: Sequence[Record]) -> int:
+    def _write_day(self, day: int, rows: dict[bytes, Record]) -> int:
         self._make(day)
         with self._open(day) as db:
             db.execute("PRAGMA synchronous = NORMAL")
             db.execute("PRAGMA cache_size = -65536")
             db.execute("BEGIN IMMEDIATE")
             try:
-                rows = {id_bytes(record.id): record for record in records}
-                for known in _known(db, list(rows)):
-                    del rows[known]
-                db.executemany(_INSERT, (_row(raw, record) for raw, record in rows.items()))
-                db.executemany(_ADD, _sums(rows))
+                fresh = _insert(db, rows)
+                db.executemany(_ADD, _sums(fresh))
                 db.execute("COMMIT")
             except BaseException:
                 if db.in_transaction:
                     db.execute("ROLLBACK")
                 raise
-        return len(rows)
+        return len(fresh)
 
     def _make(self, day: int) -> None:
         path = self.path(day)
@@ -301,6 +298,21 @@ def _reason(error: sqlite3.Error) -> str:
     if "malformed" in said or "not a database" in said:
         return "A file of usage records is damaged: move it away, or restore a backup."
     return "The usage records cannot be read or written: check the rights of the data directory."
+
+
+def _insert(db: sqlite3.Connection, rows: dict[bytes, Record]) -> dict[bytes, Record]:
+    """Write them. Returns those that were not there."""
+    before = db.total_changes
+    db.execute("SAVEPOINT whole")
+    db.executemany(_INSERT, map(_row, rows, rows.values()))
+    if db.total_changes - before == len(rows):
+        return rows
+    # Only after a crash: which of them were there has to be known before they are.
+    db.execute("ROLLBACK TO whole")
+    known = set(_known(db, list(rows)))
+    fresh = {raw: record for raw, record in rows.items() if raw not in known}
+    db.executemany(_INSERT, map(_row, fresh, fresh.values()))
+    return fresh
 
 
 def _known(db: sqlite3.Connection, ids: list[bytes]) -> Iterator[bytes]:

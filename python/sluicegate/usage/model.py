@@ -1,5 +1,6 @@
 """The usage record: what is known of one admitted request, in the journal and in the database."""
 
+from collections.abc import Iterable
 from typing import Annotated, Literal, get_args
 
 import msgspec
@@ -13,6 +14,7 @@ __all__ = [
     "INTERRUPTED",
     "MICROS",
     "OPENED",
+    "PHASES",
     "Facet",
     "Filter",
     "Page",
@@ -50,6 +52,9 @@ LARGEST = 1 << 44
 # Kinds of records in the journal.
 OPENED = 1
 CLOSED = 2
+
+# Where the time of a request goes, in order, as the core has it.
+PHASES = ("authenticate", "read", "resolve", "admit", "prepare", "upstream", "relay", "settle")
 
 # Status and code of a request whose process died: the client saw the connection break.
 BROKEN = 499
@@ -114,6 +119,8 @@ class Record(Struct, frozen=True, array_like=True, kw_only=True, gc=False):
     # What the score comes from, such as `L0+L1`; why there is none, or not from all of it.
     score_method: str | None = None
     score_reason: str | None = None
+    # Microseconds of each of `PHASES`, with commas; empty where it did not come so far.
+    phases: str | None = None
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -241,6 +248,13 @@ class Sum(Struct, frozen=True, kw_only=True):
     reasoning_tokens: int = 0
     micros: int = 0
     duration_us: int = 0
+
+
+def require_dimensions(names: Iterable[str]) -> None:
+    """Raises ValueError for what records are not summed by."""
+    for name in names:
+        if name not in DIMENSIONS:
+            raise ValueError(f"`{name}` is none of {', '.join(DIMENSIONS)}")
 
 
 def order_of(found: Sum) -> tuple[int, list[str]]:

@@ -19,7 +19,6 @@ from sluicegate.usage import partition_query as query
 from sluicegate.usage.bodies import Body
 from sluicegate.usage.model import (
     DAY_MS,
-    DIMENSIONS,
     HOUR_MS,
     INTERVALS,
     MOST_SUMS,
@@ -33,6 +32,7 @@ from sluicegate.usage.model import (
     first_id,
     id_bytes,
     id_text,
+    require_dimensions,
     time_of,
 )
 
@@ -77,6 +77,7 @@ class Partitions:
     def __init__(self, url: Secret) -> None:
         self._url = url
         self._idle: list[_Bounded] = []
+        self._is_closed = False
         self._lock = threading.Lock()
         # Days whose partitions were there when they were looked at last.
         self._made: set[int] = set()
@@ -104,8 +105,7 @@ class Partitions:
 
     def facets(self, wanted: Filter, dimension: str, most: int = 100) -> list[Facet]:
         """The values of a field with the most requests; whole hours, and only what is exact in the filter."""
-        if dimension not in DIMENSIONS:
-            raise ValueError(f"`{dimension}` is none of {', '.join(DIMENSIONS)}")
+        require_dimensions([dimension])
         where, values = query.where_hours(wanted)
         text = (
             f'SELECT "{dimension}", sum(requests)::bigint FROM usage_hours {where} '  # noqa: S608 (constants)
@@ -129,8 +129,7 @@ class Partitions:
 
         Of more than `most` rows the first ones, by time.
         """
-        if not set(by) <= set(DIMENSIONS):
-            raise ValueError(f"expected some of {', '.join(DIMENSIONS)}")
+        require_dimensions(by)
         text, values = query.sums(wanted, by, INTERVALS[interval] if interval is not None else 0, most)
         rows = self._run(lambda db: db.execute(text, values).fetchall())
         return query.sums_of(rows, by, timed=interval is not None)
@@ -188,8 +187,9 @@ class Partitions:
         return deleted
 
     def close(self) -> None:
-        """Close what waits for the next call."""
+        """Close what waits for the next call, and what comes back from one that is under way."""
         with self._lock:
+            self._is_closed = True
             idle, self._idle = self._idle, []
         for connection in idle:
             connection.close()
@@ -258,7 +258,7 @@ class Partitions:
                 connection.close()
             raise
         with self._lock:
-            if len(self._idle) < _IDLE:
+            if len(self._idle) < _IDLE and not self._is_closed:
                 self._idle.append(connection)
                 return found
         connection.close()

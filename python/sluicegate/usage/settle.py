@@ -11,12 +11,13 @@ from sluicegate.engine import Marks
 from sluicegate.telemetry.logs import Log
 from sluicegate.usage.bodies import Body, Copy
 from sluicegate.usage.closed import record_of
+from sluicegate.usage.measure import Metering, is_untold
 from sluicegate.usage.model import Record, bounded
 from sluicegate.usage.prices import FREE, Price
 from sluicegate.usage.tell import End, Teller, Used, observed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from sluicegate.engine import Failure, Outcome
     from sluicegate.errors import Header
@@ -99,6 +100,9 @@ class Entry(Struct, gc=False):
     timed: bool = False
     trace: "Trace | None" = None
     has_ended: bool = False
+    # Of the last attempt; None: its tokenizer is not known. `measured`: what was counted of which answer.
+    meter: Metering | None = None
+    measured: "dict[Outcome | None, Used] | None" = None
     # What the last attempt said of thinking, and whether the core looks for some in its answer.
     switch: Any = None
     looks: bool = False
@@ -118,6 +122,24 @@ class Entry(Struct, gc=False):
         self.bytes_out = len(body)
         if self.copy is not None:
             self.copy.answered(body)
+
+    async def measure(self, outcome: "Outcome | None") -> None:
+        """Count what was used for this answer, if its upstream has not told; None: it never came."""
+        meter = self.meter
+        if meter is not None and (outcome is None or is_untold(outcome)):
+            self.measured = {**(self.measured or {}), outcome: await meter.measure(self.prompt_tokens)}
+
+    @property
+    def measuring(self) -> "Callable[[Outcome], Awaitable[None]] | None":
+        """`measure`, where there is something to be counted with."""
+        return None if self.meter is None else self.measure
+
+    def used_now(self) -> Used:
+        """What is known of a call that has no end of its own."""
+        if self.measured is not None and None in self.measured:
+            return self.measured[None]
+        meter = self.meter
+        return Used(self.prompt_tokens, 0) if meter is None else meter.measure_now(self.prompt_tokens)
 
     def record(self) -> Record:
         """As it stands while it is under way: the prompt is sent, and of the answer nobody knows."""
@@ -224,7 +246,7 @@ class Ledger:
     def refused(self, entry: Entry, status: int, code: str, message: str | None = None) -> None:
         """No answer of an upstream reached the client."""
         # A client that leaves has made the upstream read its prompt.
-        used = Used(entry.prompt_tokens, 0) if status == CLIENT_CLOSED and entry.attempts else _NOTHING
+        used = entry.used_now() if status == CLIENT_CLOSED and entry.attempts else _NOTHING
         self._close(entry, status, code, used, None, message)
         # A wrong request is the client's matter; a failed one may be the operator's.
         if self._log.access or status >= _FIRST_5XX:
@@ -232,7 +254,7 @@ class Ledger:
 
     def dropped(self, entry: Entry) -> None:
         """Its task ended without a word: a fault, or the end of the process."""
-        self._close(entry, _INTERNAL, "internal_error", Used(entry.prompt_tokens, 0), None, None)
+        self._close(entry, _INTERNAL, "internal_error", entry.used_now(), None, None)
 
     def settled(self, entry: Entry, outcome: "Outcome | None") -> None:
         """An answer has ended; None: its task ended in another way, and so for the client."""
@@ -337,13 +359,17 @@ class Ledger:
 
 
 def used_of(entry: Entry, outcome: "Outcome | None") -> Used:
-    """The upstream's own numbers, where it gave some that can be right; else what was seen of the answer."""
+    """The upstream's own numbers, where it gave some that can be right; else what was counted, or seen."""
     if outcome is None:
-        return Used(entry.prompt_tokens, 0)
+        return entry.used_now()
     prompt, completion = outcome.prompt_tokens, outcome.completion_tokens
-    if prompt is None or outcome.usage_suspect:
-        # An event of a stream has a token or a little more; a plain answer has four bytes a token.
+    if is_untold(outcome):
+        if entry.measured is not None and outcome in entry.measured:
+            return entry.measured[outcome]
+        # An event has a token or a little more; a plain answer has four bytes a token, a vector has none.
         seen = outcome.events if entry.stream and outcome.events else outcome.bytes_in // 4
+        if entry.operation == "embeddings":
+            seen = 0
         return Used(entry.prompt_tokens, seen)
     cached, reasoning = outcome.cached_tokens or 0, outcome.reasoning_tokens or 0
-    return Used(prompt, completion or 0, cached, reasoning, "upstream")
+    return Used(prompt or 0, completion or 0, cached, reasoning, "upstream")

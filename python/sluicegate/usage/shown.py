@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from sluicegate.usage.model import MICROS, Record, Source, Sum, id_bytes, time_of
+from sluicegate.usage.model import MICROS, PHASES, Record, Source, Sum, id_bytes, time_of
 
 _THOUSAND = 1000
 
@@ -46,11 +46,22 @@ class RequestLine(Struct, frozen=True, kw_only=True):
     score: Annotated[int | None, Meta(description="0 to 100; null: none was asked for, or there is none.")]
     score_method: Annotated[str | None, Meta(description="What the score comes from, such as `L0+L1`.")]
     score_reason: Annotated[str | None, Meta(description="Why there is no score.")]
-    failed_checks: str | None
+    failed_checks: Annotated[str | None, Meta(description="What was found in the answer, with commas.")]
+    thinking: Annotated[str | None, Meta(description="What it did that is wrong: `not_off` or `ate_all`.")]
 
 
 class Phases(Struct, frozen=True, kw_only=True):
-    """Where the time of a request went, in milliseconds."""
+    """Where the time of a request went, in milliseconds; null where it did not come so far."""
+
+    authenticate: float | None = None
+    read: Annotated[float | None, Meta(description="The client's body, as the client sends it.")] = None
+    resolve: float | None = None
+    admit: float | None = None
+    prepare: float | None = None
+    upstream: Annotated[float | None, Meta(description="The waiting for all that were asked.")] = None
+    relay: float | None = None
+    # Until its record was made.
+    settle: float | None = None
 
     # Everything of the gateway's own.
     gateway: float
@@ -113,8 +124,17 @@ def detail_of(record: Record, feedback: tuple[FeedbackLine, ...] = ()) -> Reques
         gateway=record.overhead_us / _THOUSAND,
         first_event=None if first is None else first / _THOUSAND,
         answer=None if first is None else max(upstream - first, 0) / _THOUSAND,
+        **_kept_phases(record.phases),
     )
     return RequestDetail(**_values(record), phases=phases, feedback=feedback)
+
+
+def _kept_phases(line: str | None) -> dict[str, float]:
+    if line is None:
+        return {}
+    # A newer version may know more of them.
+    pairs = zip(PHASES, line.split(","), strict=False)
+    return {name: int(took) / _THOUSAND for name, took in pairs if took.isdecimal()}
 
 
 def row_of(found: Sum, by: tuple[str, ...] = ()) -> UsageRow:

@@ -12,6 +12,7 @@ use crate::error::Error;
 use crate::responses::{Closing, Native, Shape, Shaper};
 use crate::sse::decode::{Decoder, Event};
 use crate::sse::encode;
+use crate::tokens::said::{Place, Shared};
 use std::sync::Arc;
 
 /// What a call asked for, as far as its answer is concerned.
@@ -31,6 +32,8 @@ pub struct Plan {
     pub thinking: Option<Thinking>,
     /// What becomes of log-probabilities; `None`: they pass unread.
     pub logprobs: Option<Logprobs>,
+    /// Where the texts of the answer are kept, if their tokens may have to be counted.
+    pub said: Option<Shared>,
     /// The client did not ask for usage: remove it from chunks, and the chunk that only carries it.
     pub hide_usage: bool,
     /// How many choices were asked for (`n`): an answer with fewer is not complete.
@@ -114,6 +117,8 @@ struct Reader {
     template_edits: Vec<Edit>,
     /// The template's text is thinking.
     template_thinks: bool,
+    /// Where it belongs.
+    template_place: Place,
     thoughts: Option<Box<Filter>>,
     /// Weighs log-probabilities before anything else looks at a chunk.
     logprobs: Option<Box<logprobs::Reader>>,
@@ -150,11 +155,12 @@ impl Relay {
                     plan.public_id.as_deref(),
                     plan.hide_usage && shape.is_none(),
                 ),
-                observed: Observed::default(),
+                observed: Observed::keeping(plan.said),
                 edits: Vec::new(),
                 template: Template::default(),
                 template_edits: Vec::new(),
                 template_thinks: false,
+                template_place: Place::default(),
                 thoughts: thinking.map(|wanted| Box::new(Filter::new(wanted, shows_usage))),
                 logprobs: logprobs.map(|wanted| Box::new(logprobs::Reader::new(wanted))),
                 shaper: shape.map(|shape| Box::new(Shaper::new(shape))),
@@ -397,10 +403,11 @@ impl Reader {
             Shown::Nothing => {}
             Shown::Changed(data) => self.write_changed(event.event, &data, out)?,
         }
-        if let (Some(payload), 1, false, false) = (chunk.payload, chunk.choices, chunk.finish, chunk.usage) {
+        if let (Some(payload), 1, false, false) = (chunk.payload.clone(), chunk.choices, chunk.finish, chunk.usage) {
             if event.data_at.is_some() && self.template.learn(event.data, payload) {
                 std::mem::swap(&mut self.template_edits, &mut self.edits);
                 self.template_thinks = chunk.thinks;
+                self.template_place = chunk.place();
                 if let Some(thoughts) = &mut self.thoughts {
                     thoughts.learn();
                 }
@@ -463,6 +470,7 @@ impl Reader {
             },
         };
         self.observed.generated(text.raw(), self.template_thinks);
+        self.observed.says(self.template_place, text.raw());
         self.observed.events += 1;
         if !shows {
             return Ok(true);

@@ -20,6 +20,7 @@ fn plan(public_model: Option<&str>) -> Plan {
         shape: None,
         thinking: None,
         logprobs: None,
+        said: None,
         hide_usage: true,
         choices: 1,
         max_event_bytes: 1 << 20,

@@ -18,6 +18,7 @@ fn plan(operation: Operation, hide_usage: bool) -> Plan {
         shape: None,
         thinking: None,
         logprobs: None,
+        said: None,
         hide_usage,
         choices: 1,
         max_event_bytes: 1 << 20,

@@ -135,6 +135,7 @@ fn plain_call() -> Call {
         shape: None,
         thinking: None,
         logprobs: None,
+        said: None,
         hide_usage: false,
         hold_bytes: 0,
         choices: 1,

@@ -34,6 +34,7 @@ fn plan() -> Plan {
         shape: None,
         thinking: None,
         logprobs: None,
+        said: None,
         hide_usage: false,
         choices: 1,
         max_event_bytes: 1 << 20,

@@ -27,6 +27,7 @@ fn plan(summary: bool) -> Plan {
         shape: Some(Arc::new(Shape { id: "resp_1".into(), head: HEAD.into(), summary, logprobs: false })),
         thinking: None,
         logprobs: None,
+        said: None,
         hide_usage: true,
         choices: 1,
         max_event_bytes: 1 << 20,

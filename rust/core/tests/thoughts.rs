@@ -19,6 +19,7 @@ fn plan(output: Output) -> Plan {
         shape: None,
         logprobs: None,
         thinking: Some(Thinking { output, inside: false }),
+        said: None,
         hide_usage: true,
         choices: 1,
         max_event_bytes: 1 << 20,

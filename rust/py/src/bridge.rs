@@ -1,6 +1,7 @@
 //! The bridge between tokio and one asyncio loop: the only file that knows asyncio's futures.
 
 use crate::{
+    prompt::Said,
     reactor::Reactor,
     runtime,
     stream::{cancel_for, Link, Stream},
@@ -179,7 +180,7 @@ impl Bridge {
     }
 
     #[pyo3(signature = (upstream, operation, body, future, *, stream = false, public_model = None, public_id = None,
-        keep = false, shape = None, thinking = None, logprobs = None, hold_bytes = 0, hide_usage = false, choices = 1, keep_alive = 0.0, request_id = None, headers = Vec::new(), first_event_timeout = None, idle_timeout = None,
+        keep = false, shape = None, thinking = None, logprobs = None, said = None, hold_bytes = 0, hide_usage = false, choices = 1, keep_alive = 0.0, request_id = None, headers = Vec::new(), first_event_timeout = None, idle_timeout = None,
         total_timeout = None))]
     #[allow(clippy::too_many_arguments)] // named one by one in Python
     fn exchange(
@@ -196,6 +197,7 @@ impl Bridge {
         thinking: Option<(String, bool)>,
         logprobs: Option<bool>,
         hold_bytes: u64,
+        said: Option<&Bound<'_, Said>>,
         hide_usage: bool,
         choices: u32,
         keep_alive: f64,
@@ -236,6 +238,7 @@ impl Bridge {
             thinking: thinking.map(|(output, inside)| self::thinking(&output, inside)).transpose()?,
             logprobs: logprobs.map(|strip| if strip { Logprobs::Strip } else { Logprobs::Read }),
             hold_bytes,
+            said: said.map(|said| said.get().inner.clone()),
             hide_usage,
             choices,
             keep_alive: limit("keep_alive", Some(keep_alive))?.unwrap_or_default(),

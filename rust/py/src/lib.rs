@@ -46,6 +46,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<limits::Limits>()?;
     m.add_class::<limits::LimitRules>()?;
     m.add_class::<limits::Admission>()?;
+    m.add_function(wrap_pyfunction!(limits::rate_headers, m)?)?;
     m.add_class::<journal::Journal>()?;
     m.add_class::<journal::JournalSegment>()?;
     m.add_function(wrap_pyfunction!(journal::journal_segments, m)?)?;
@@ -61,6 +62,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(tokens::encoding_name_for_model, m)?)?;
     m.add_function(wrap_pyfunction!(tokens::count_chat, m)?)?;
     m.add_function(wrap_pyfunction!(prompt::count_prompt, m)?)?;
+    m.add_class::<prompt::Said>()?;
     m.add("EventTooLargeError", m.py().get_type::<sse::EventTooLargeError>())?;
     m.add_class::<sse::Event>()?;
     m.add_class::<sse::EventDecoder>()?;

@@ -8,6 +8,7 @@ use sluicegate_core::shared::{
     limits::{self, Demand, Now, Reason, Refusal, Reservation, Rule, Rules, Unit},
     rate::{Level, Rate},
     slots::Key,
+    told,
 };
 use std::{path::PathBuf, sync::Arc};
 
@@ -92,16 +93,8 @@ impl Admission {
     }
 
     #[getter]
-    fn headers<'py>(&self, py: Python<'py>) -> Vec<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)> {
-        let mut found = Vec::with_capacity(6);
-        for (level, names) in [(self.requests, &REQUESTS), (self.tokens, &TOKENS)] {
-            let Some(level) = level else { continue };
-            let values = [level.limit.to_string(), level.remaining.to_string(), go_duration(level.reset)];
-            for (name, value) in names.iter().zip(values) {
-                found.push((PyBytes::new(py, name), PyBytes::new(py, value.as_bytes())));
-            }
-        }
-        found
+    fn headers<'py>(&self, py: Python<'py>) -> Headers<'py> {
+        headers(py, self.requests, self.tokens)
     }
 }
 
@@ -115,24 +108,23 @@ impl Drop for Admission {
     }
 }
 
-const REQUESTS: [&[u8]; 3] =
-    [b"x-ratelimit-limit-requests", b"x-ratelimit-remaining-requests", b"x-ratelimit-reset-requests"];
-const TOKENS: [&[u8]; 3] = [b"x-ratelimit-limit-tokens", b"x-ratelimit-remaining-tokens", b"x-ratelimit-reset-tokens"];
+type Headers<'py> = Vec<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)>;
 
-/// As Go writes durations: `12ms`, `1.5s`, `6m0s`, `1h0m0s`; rounded up to the millisecond.
-fn go_duration(nanoseconds: u64) -> String {
-    let millis = nanoseconds.div_ceil(MILLI);
-    if millis < 1000 {
-        return if millis == 0 { "0s".to_owned() } else { format!("{millis}ms") };
+fn headers(py: Python<'_>, requests: Option<Level>, tokens: Option<Level>) -> Headers<'_> {
+    let bytes = |text: &str| PyBytes::new(py, text.as_bytes());
+    told::headers(requests, tokens).map(|(name, value)| (bytes(name), bytes(&value))).collect()
+}
+
+/// The headers of rates that Redis counts: the unit, the limit, the burst, the period in microseconds, what is owed.
+#[pyfunction]
+pub fn rate_headers(py: Python<'_>, rates: Vec<(String, u64, u64, u64, f64)>) -> Headers<'_> {
+    let (mut requests, mut tokens) = (None, None);
+    for (unit, limit, burst, period, owed) in rates {
+        let level = told::Counted { limit, burst, period, owed }.level();
+        let least = if unit == "tokens" { &mut tokens } else { &mut requests };
+        *least = Some(told::tighter(*least, level));
     }
-    let (hours, minutes) = (millis / 3_600_000, millis / 60_000 % 60);
-    let mut seconds = format!("{}.{:03}", millis / 1000 % 60, millis % 1000);
-    seconds.truncate(seconds.trim_end_matches('0').trim_end_matches('.').len());
-    match (hours, minutes) {
-        (0, 0) => format!("{seconds}s"),
-        (0, _) => format!("{minutes}m{seconds}s"),
-        _ => format!("{hours}h{minutes}m{seconds}s"),
-    }
+    headers(py, requests, tokens)
 }
 
 /// The limits of one machine.

@@ -62,6 +62,7 @@ pub fn stream_of(py: Python<'_>, answer: &Bound<'_, PyBytes>, hide_usage: bool) 
         shape: None,
         thinking: None,
         logprobs: None,
+        said: None,
         hide_usage,
         choices: 1,
         max_event_bytes: usize::MAX,

@@ -117,7 +117,7 @@ def test_classes_have_nothing_else(name: str) -> None:
 
 # Those that a program makes by itself.
 MADE = {"RequestError", "Upstream", "Bridge", "SharedTable", "Metrics"}
-MADE |= {"Recipe", "QualityChecks", "Tokenizer", "Counter", "Chunk", "ToolCallDelta", "Usage"}
+MADE |= {"Recipe", "QualityChecks", "Tokenizer", "Counter", "Said", "Chunk", "ToolCallDelta", "Usage"}
 MADE |= {"EventDecoder", "EventEncoder", "EventTooLargeError"}
 
 

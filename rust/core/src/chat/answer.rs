@@ -73,7 +73,7 @@ pub fn read(plan: &Plan, content_type: Option<&str>, body: Vec<u8>) -> Result<(V
         Form::Other => return Err(Error::BadContentType),
     }
     let rules = Rules::new(plan.operation, plan.public_model.as_deref(), plan.public_id.as_deref(), false);
-    let mut observed = Observed::default();
+    let mut observed = Observed::keeping(plan.said.clone());
     observed.bytes = body.len() as u64;
     let body = match plan.logprobs.filter(|_| plan.operation == Operation::Chat) {
         None => body,

@@ -8,6 +8,7 @@ use crate::{
         escapes,
         observe::{self, Observed, Usage},
         template::Template,
+        usage,
     },
     json::{self, Cursor, JsonError, Kind, Text},
 };
@@ -177,24 +178,10 @@ impl Reader {
         let (Some(span), Some(choice)) = (seen.content.clone(), whole.choices.first_mut()) else { return };
         let mut raw = std::mem::take(&mut self.half);
         raw.push_str(&text[span]);
-        // Every escape of the text was checked, so a last one of a high half is six bytes long.
-        let cut = raw.len().saturating_sub(6);
-        if raw.is_char_boundary(cut) && is_high_half(&raw[cut..]) && is_escape(&raw, cut) {
-            self.half = raw.split_off(cut);
-        }
+        self.half = raw.split_off(escapes::whole_characters(&raw));
         let quoted = format!("\"{}\"", escapes::mask_surrogates(&raw));
         choice.delta.content = Cursor::new(&quoted).string().map(|text| text.decode().into_owned()).unwrap_or_default();
     }
-}
-
-/// Does `\ud83d` or its like stand here?
-fn is_high_half(escape: &str) -> bool {
-    escape.starts_with("\\u") && matches!(escapes::escape_unit(escape.as_bytes(), 0), Some(0xd800..0xdc00))
-}
-
-/// Is the backslash at `at` the beginning of an escape, and not the second one of `\\`?
-fn is_escape(raw: &str, at: usize) -> bool {
-    raw.as_bytes()[..at].iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 0
 }
 
 /// Reads a chunk in which some surrogate stands alone: each such half becomes U+FFFD.
@@ -211,7 +198,7 @@ fn whole(text: &str, seen: &mut Seen) -> Result<Whole, JsonError> {
             "choices" => whole.choices = choices(&mut cursor, seen)?,
             "usage" => {
                 let mut observed = Observed::default();
-                observe::usage(&mut cursor, &mut observed)?;
+                usage::read(&mut cursor, &mut observed)?;
                 whole.usage = observed.usage;
             }
             "error" => whole.error |= observe::is_error(&cursor.value()?),

@@ -33,7 +33,7 @@ pub(super) fn escape_unit(bytes: &[u8], at: usize) -> Option<u32> {
 }
 
 /// The same text, of the same length, with `\ufffd` for each half of a surrogate pair that stands alone.
-pub(super) fn mask_surrogates(text: &str) -> Cow<'_, str> {
+pub(crate) fn mask_surrogates(text: &str) -> Cow<'_, str> {
     let bytes = text.as_bytes();
     let (mut masked, mut copied, mut at) = (String::new(), 0, 0);
     while let Some(found) = memchr::memchr(b'\\', bytes.get(at..).unwrap_or_default()) {
@@ -60,4 +60,25 @@ pub(super) fn mask_surrogates(text: &str) -> Cow<'_, str> {
     }
     masked.push_str(&text[copied..]);
     Cow::Owned(masked)
+}
+
+/// How much of a text can be read alone: all but a first half of a surrogate pair at its end.
+pub(crate) fn whole_characters(raw: &str) -> usize {
+    // Every escape of the text was checked, so a last one of a high half is six bytes long.
+    let cut = raw.len().saturating_sub(6);
+    if raw.is_char_boundary(cut) && is_high_half(&raw[cut..]) && is_escape(raw, cut) {
+        cut
+    } else {
+        raw.len()
+    }
+}
+
+/// Does `\ud83d` or its like stand here?
+fn is_high_half(escape: &str) -> bool {
+    escape.starts_with("\\u") && matches!(escape_unit(escape.as_bytes(), 0), Some(0xd800..0xdc00))
+}
+
+/// Is the backslash at `at` the beginning of an escape, and not the second one of `\\`?
+fn is_escape(raw: &str, at: usize) -> bool {
+    raw.as_bytes()[..at].iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 0
 }

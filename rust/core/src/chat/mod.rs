@@ -6,7 +6,7 @@ pub mod chunks;
 pub mod compose;
 pub mod convert;
 pub mod delta;
-mod escapes;
+pub(crate) mod escapes;
 pub mod joined;
 pub mod logprobs;
 pub mod observe;
@@ -16,6 +16,7 @@ pub mod switch;
 pub(crate) mod template;
 pub mod think;
 pub mod thoughts;
+mod usage;
 pub mod wish;
 
 /// Which OpenAI endpoint a call belongs to: it decides the checks, not the transport.

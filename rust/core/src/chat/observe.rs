@@ -6,14 +6,13 @@
 use std::ops::Range;
 
 use crate::chat::escapes::{decoded_length, mask_surrogates};
-use crate::chat::Operation;
+use crate::chat::{usage, Operation};
 use crate::json::{self, Cursor, JsonError, Kind, Text, Value};
 use crate::quality::certainty::Certainty;
+use crate::tokens::said::{Part, Place, Shared};
 
 /// `n` is at most 128 in the OpenAI API; the finish of each choice is one bit.
 const MAX_CHOICES: u64 = 128;
-/// 2^53: above it readers that hold numbers as f64 see another number.
-const MAX_TOKENS: u64 = 1 << 53;
 /// Names (a model, a finish reason) are cut here: they go to logs and metrics.
 const MAX_NAME: usize = 256;
 
@@ -59,6 +58,8 @@ pub struct Observed {
     pub thought_missed: bool,
     /// What the log-probabilities say, where they are looked at: once the answer is complete.
     pub certainty: Option<Certainty>,
+    /// Where its texts are kept, if somebody may have to count their tokens.
+    pub said: Option<Shared>,
     /// A bit for each choice index that was seen.
     seen: u128,
     /// A bit for each choice index that has its finish reason.
@@ -108,6 +109,8 @@ pub(crate) struct Chunk {
     pub payload: Option<Range<usize>>,
     /// That text is thinking.
     pub thinks: bool,
+    /// Where its texts belong, if they are kept.
+    texts: Vec<(Place, Range<usize>)>,
     payloads: usize,
 }
 
@@ -119,9 +122,21 @@ pub(crate) enum Invalid {
 }
 
 impl Observed {
+    /// Nothing yet; the texts of the answer go to `said`.
+    pub fn keeping(said: Option<Shared>) -> Self {
+        Observed { said, ..Observed::default() }
+    }
+
     /// Is there a finish reason for every choice that was seen, and were there as many as asked for?
     pub fn all_finished(&self, choices: u32) -> bool {
         self.seen.count_ones() >= choices.max(1) && self.seen == self.finished && !self.odd_index
+    }
+
+    /// One more piece of the text that belongs there.
+    pub(crate) fn says(&self, place: Place, raw: &str) {
+        if let Some(said) = &self.said {
+            said.0.lock().push(place, raw);
+        }
     }
 
     pub(crate) fn generated(&mut self, text: &str, thinks: bool) {
@@ -152,7 +167,7 @@ impl Observed {
         }
     }
 
-    fn settle(&mut self, mut usage: Usage, mut suspect: bool) {
+    pub(super) fn settle(&mut self, mut usage: Usage, mut suspect: bool) {
         let sum = match (usage.prompt, usage.completion) {
             (Some(prompt), Some(completion)) => Some(prompt + completion),
             _ => None,
@@ -215,7 +230,7 @@ impl Rules {
     pub fn read(&self, bytes: &[u8], observed: &mut Observed, edits: &mut Vec<Edit>) -> Result<Chunk, Invalid> {
         let text = json::text(bytes).map_err(|_| Invalid::Utf8)?;
         let before = (observed.content_bytes, observed.thinking_bytes);
-        match self.read_text(text, observed, edits) {
+        let read = match self.read_text(text, observed, edits) {
             Ok(chunk) => Ok(chunk),
             Err(JsonError::LoneSurrogate { .. }) => {
                 // Servers that cut text by UTF-16 units send an emoji as two deltas, half an escape each, and
@@ -224,7 +239,13 @@ impl Rules {
                 self.read_text(&mask_surrogates(text), observed, edits).map_err(|_| Invalid::Json)
             }
             Err(_) => Err(Invalid::Json),
+        };
+        if let Ok(chunk) = &read {
+            for (place, at) in &chunk.texts {
+                observed.says(*place, &text[at.clone()]);
+            }
         }
+        read
     }
 
     fn read_text(&self, text: &str, observed: &mut Observed, edits: &mut Vec<Edit>) -> Result<Chunk, JsonError> {
@@ -242,7 +263,7 @@ impl Rules {
                     edits.push(Edit { at: cursor.value()?.span(), with: With::PublicId });
                 }
                 "usage" => {
-                    chunk.usage |= usage(&mut cursor, observed)?;
+                    chunk.usage |= usage::read(&mut cursor, observed)?;
                     if self.hide_usage {
                         keep = false;
                         edits.push(Edit {
@@ -294,12 +315,28 @@ impl Rules {
 }
 
 impl Chunk {
-    fn payload(&mut self, text: &Text<'_>, observed: &mut Observed) {
+    /// Where the one text of its own belongs.
+    pub fn place(&self) -> Place {
+        self.texts
+            .iter()
+            .rfind(|(_, at)| Some(at) == self.payload.as_ref())
+            .map(|(place, _)| *place)
+            .unwrap_or_default()
+    }
+
+    fn payload(&mut self, text: &Text<'_>, part: Part, observed: &mut Observed) {
         observed.generated(text.raw(), false);
         if !text.raw().is_empty() {
+            self.keep(text, part, observed);
             self.payloads += 1;
             self.thinks = false;
             self.payload = Some(text.span());
+        }
+    }
+
+    fn keep(&mut self, text: &Text<'_>, part: Part, observed: &Observed) {
+        if observed.said.is_some() {
+            self.texts.push((Place { choice: 0, part }, text.span()));
         }
     }
 }
@@ -307,15 +344,19 @@ impl Chunk {
 fn choice(cursor: &mut Cursor<'_>, observed: &mut Observed, chunk: &mut Chunk) -> Result<(), JsonError> {
     // Without an index it stands for its place in the array.
     let (mut index, mut finish) = (Some(chunk.choices as u64), None);
+    let first = chunk.texts.len();
     let mut members = cursor.object()?;
     while let Some(key) = members.next(cursor)? {
         match &*key.decode() {
             "index" => index = cursor.value()?.as_u64(),
             "finish_reason" => finish = cursor.value()?.as_text().filter(|reason| !reason.raw().is_empty()),
-            "text" => payload(cursor, observed, chunk)?,
+            "text" => payload(cursor, Part::Content, observed, chunk)?,
             "delta" | "message" if cursor.peek()? == Kind::Object => message(cursor, observed, chunk)?,
             _ => {}
         }
+    }
+    for (place, _) in &mut chunk.texts[first..] {
+        place.choice = index.unwrap_or_default();
     }
     chunk.finish |= finish.is_some();
     observed.choice(index, finish);
@@ -326,18 +367,22 @@ fn message(cursor: &mut Cursor<'_>, observed: &mut Observed, chunk: &mut Chunk) 
     let mut members = cursor.object()?;
     while let Some(key) = members.next(cursor)? {
         match &*key.decode() {
-            "content" | "refusal" => payload(cursor, observed, chunk)?,
-            "reasoning_content" | "reasoning" => {
+            "content" => payload(cursor, Part::Content, observed, chunk)?,
+            "refusal" => payload(cursor, Part::Refusal, observed, chunk)?,
+            name @ ("reasoning_content" | "reasoning") => {
+                let part = if name == "reasoning" { Part::ThinkingAgain } else { Part::Thinking };
                 let before = observed.content_bytes;
-                payload(cursor, observed, chunk)?;
+                payload(cursor, part, observed, chunk)?;
                 observed.thinking_bytes += observed.content_bytes - before;
                 chunk.thinks |= observed.content_bytes > before;
             }
-            "function_call" => function(cursor, observed, chunk)?,
+            "function_call" => function(cursor, 0, observed, chunk)?,
             "tool_calls" if cursor.peek()? == Kind::Array => {
                 let mut calls = cursor.array()?;
+                let mut place = 0;
                 while calls.next(cursor)? {
-                    tool_call(cursor, observed, chunk)?;
+                    tool_call(cursor, place, observed, chunk)?;
+                    place += 1;
                 }
             }
             _ => {}
@@ -346,81 +391,48 @@ fn message(cursor: &mut Cursor<'_>, observed: &mut Observed, chunk: &mut Chunk) 
     Ok(())
 }
 
-fn tool_call(cursor: &mut Cursor<'_>, observed: &mut Observed, chunk: &mut Chunk) -> Result<(), JsonError> {
+fn tool_call(cursor: &mut Cursor<'_>, place: u64, observed: &mut Observed, chunk: &mut Chunk) -> Result<(), JsonError> {
     if cursor.peek()? != Kind::Object {
         return Ok(());
     }
+    let (first, mut call) = (chunk.texts.len(), place);
     let mut members = cursor.object()?;
     while let Some(key) = members.next(cursor)? {
         if key.is("function") {
-            function(cursor, observed, chunk)?;
+            function(cursor, place, observed, chunk)?;
+        } else if key.is("index") {
+            call = cursor.value()?.as_u64().unwrap_or(place);
+        }
+    }
+    // The index may stand behind what it is for.
+    for (place, _) in &mut chunk.texts[first..] {
+        if let Part::Arguments(index) | Part::Name(index) = &mut place.part {
+            *index = call;
         }
     }
     Ok(())
 }
 
-fn function(cursor: &mut Cursor<'_>, observed: &mut Observed, chunk: &mut Chunk) -> Result<(), JsonError> {
+fn function(cursor: &mut Cursor<'_>, call: u64, observed: &mut Observed, chunk: &mut Chunk) -> Result<(), JsonError> {
     if cursor.peek()? != Kind::Object {
         return Ok(());
     }
     let mut members = cursor.object()?;
     while let Some(key) = members.next(cursor)? {
         if key.is("arguments") {
-            payload(cursor, observed, chunk)?;
+            payload(cursor, Part::Arguments(call), observed, chunk)?;
+        } else if key.is("name") && cursor.peek()? == Kind::String {
+            chunk.keep(&cursor.string()?, Part::Name(call), observed);
         }
     }
     Ok(())
 }
 
-fn payload(cursor: &mut Cursor<'_>, observed: &mut Observed, chunk: &mut Chunk) -> Result<(), JsonError> {
+fn payload(cursor: &mut Cursor<'_>, part: Part, observed: &mut Observed, chunk: &mut Chunk) -> Result<(), JsonError> {
     if cursor.peek()? == Kind::String {
-        chunk.payload(&cursor.string()?, observed);
+        chunk.payload(&cursor.string()?, part, observed);
     }
     Ok(())
-}
-
-/// Read a `usage` member; true if it is an object.
-pub(super) fn usage(cursor: &mut Cursor<'_>, observed: &mut Observed) -> Result<bool, JsonError> {
-    if cursor.peek()? != Kind::Object {
-        let value = cursor.value()?;
-        if !value.is_null() {
-            observed.usage_suspect = true;
-        }
-        return Ok(false);
-    }
-    let (mut usage, mut suspect) = (Usage::default(), false);
-    let mut members = cursor.object()?;
-    while let Some(key) = members.next(cursor)? {
-        match &*key.decode() {
-            "prompt_tokens" => usage.prompt = tokens(&cursor.value()?, &mut suspect),
-            "completion_tokens" => usage.completion = tokens(&cursor.value()?, &mut suspect),
-            "total_tokens" => usage.total = tokens(&cursor.value()?, &mut suspect),
-            "prompt_tokens_details" => detail(cursor, "cached_tokens", &mut usage.cached, &mut suspect)?,
-            "completion_tokens_details" => detail(cursor, "reasoning_tokens", &mut usage.reasoning, &mut suspect)?,
-            _ => {}
-        }
-    }
-    observed.settle(usage, suspect);
-    Ok(true)
-}
-
-fn detail(cursor: &mut Cursor<'_>, wanted: &str, into: &mut Option<u64>, suspect: &mut bool) -> Result<(), JsonError> {
-    if cursor.peek()? != Kind::Object {
-        return Ok(());
-    }
-    let mut members = cursor.object()?;
-    while let Some(key) = members.next(cursor)? {
-        if key.is(wanted) {
-            *into = tokens(&cursor.value()?, suspect);
-        }
-    }
-    Ok(())
-}
-
-fn tokens(value: &Value<'_>, suspect: &mut bool) -> Option<u64> {
-    let count = value.as_u64().filter(|count| *count <= MAX_TOKENS);
-    *suspect |= count.is_none() && !value.is_null();
-    count
 }
 
 fn more(part: Option<u64>, whole: Option<u64>) -> bool {

@@ -46,13 +46,14 @@ pub fn whole(plan: &Plan, content_type: Option<&str>, body: Vec<u8>) -> Result<(
     }
     let chat = Plan { shape: None, hide_usage: false, ..plan.clone() };
     let (body, observed) = answer::read(&chat, content_type, body)?;
-    let (chunks, _) = convert::to_events(&Plan { thinking: None, logprobs: None, ..chat }, body)?;
+    let (chunks, _) = convert::to_events(&Plan { thinking: None, logprobs: None, said: None, ..chat }, body)?;
     // What was read within the caps is larger as events.
     let unbounded = Plan {
         max_event_bytes: usize::MAX,
         max_answer_bytes: u64::MAX,
         thinking: None,
         logprobs: None,
+        said: None,
         ..plan.clone()
     };
     let mut relay = Relay::new(unbounded);

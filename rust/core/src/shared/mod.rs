@@ -14,5 +14,6 @@ pub mod rate;
 pub mod rules;
 pub mod slots;
 pub mod table;
+pub mod told;
 
 pub use table::Table;

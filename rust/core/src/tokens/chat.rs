@@ -16,7 +16,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-pub use self::completion::count_completion;
+pub use self::completion::{count_completion, count_input};
 use self::families::Family;
 use super::{
     tokenizer::{Stop, TokenError, Tokenizer},

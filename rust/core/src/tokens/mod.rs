@@ -22,6 +22,7 @@ mod output;
 mod pairs;
 mod parts;
 mod prefetch;
+pub mod said;
 mod scan;
 mod seen;
 mod special;

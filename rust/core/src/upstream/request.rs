@@ -5,6 +5,7 @@ use crate::{
     chat::{logprobs::Logprobs, thoughts::Thinking, Operation},
     relay::Plan,
     responses::Shape,
+    tokens::said::Shared,
 };
 use bytes::Bytes;
 use http::{header, HeaderName, HeaderValue, Method, Request};
@@ -68,6 +69,8 @@ pub struct Call {
     pub thinking: Option<Thinking>,
     /// What becomes of log-probabilities in a chat.
     pub logprobs: Option<Logprobs>,
+    /// Where the texts of the answer are kept, if their tokens may have to be counted.
+    pub said: Option<Shared>,
     /// The client did not ask for usage in its stream.
     pub hide_usage: bool,
     /// The stream begins when so many bytes of text are there, or all of it; 0: with its first event.
@@ -93,6 +96,7 @@ impl Call {
             shape: self.shape.clone(),
             thinking: self.thinking,
             logprobs: self.logprobs,
+            said: self.said.clone(),
             hide_usage: self.hide_usage,
             choices: self.choices,
             max_event_bytes: target.max_event_bytes,

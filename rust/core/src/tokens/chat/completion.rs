@@ -1,4 +1,4 @@
-//! Tokens of a request to `/v1/completions`: no messages, so no rules but the tokenizer.
+//! Tokens of requests without messages, to `/v1/completions` and `/v1/embeddings`: no rules but the tokenizer.
 
 use super::{ChatCount, ChatError, Reason, Tally};
 use crate::{
@@ -10,6 +10,15 @@ use crate::{
 ///
 /// Prompts of an array are summed up.
 pub fn count_completion(body: &[u8], tokenizer: &Tokenizer, stop: Stop<'_>) -> Result<ChatCount, ChatError> {
+    count_member("prompt", body, tokenizer, stop)
+}
+
+/// Count what is to be embedded: `input`, as text or as tokens; arrays are summed up.
+pub fn count_input(body: &[u8], tokenizer: &Tokenizer, stop: Stop<'_>) -> Result<ChatCount, ChatError> {
+    count_member("input", body, tokenizer, stop)
+}
+
+fn count_member(member: &str, body: &[u8], tokenizer: &Tokenizer, stop: Stop<'_>) -> Result<ChatCount, ChatError> {
     let mut tally = Tally::bare(tokenizer, stop);
     let mut cursor = Cursor::new(json::text(body)?);
     if cursor.peek()? != Kind::Object {
@@ -18,8 +27,8 @@ pub fn count_completion(body: &[u8], tokenizer: &Tokenizer, stop: Stop<'_>) -> R
     let mut members = cursor.object()?;
     while let Some(key) = members.next(&mut cursor)? {
         match key.decode().as_ref() {
-            "prompt" => tally.prompt(&mut cursor)?,
-            "suffix" if cursor.peek()? == Kind::String => {
+            name if name == member => tally.prompt(&mut cursor)?,
+            "suffix" if member == "prompt" && cursor.peek()? == Kind::String => {
                 // Around it stand marks that nobody has published.
                 tally.doubt(Reason::UnpublishedModel);
                 tally.prompt(&mut cursor)?;
