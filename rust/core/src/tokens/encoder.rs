@@ -114,7 +114,8 @@ impl Work {
 }
 
 impl<O: Output> Run<'_, O> {
-    /// Where the order matters, all parts behind one that is not known have to wait: then batches are smaller.
+    /// Where the order matters, all parts are read once more when those that were not known are: then batches are
+    /// smaller.
     fn batch_size(&self) -> usize {
         if O::IN_ORDER {
             BATCH / 2
@@ -132,30 +133,42 @@ impl<O: Output> Run<'_, O> {
             let key = key_or_none(self.bytes, start, end - start);
             let hash = hash(key);
             self.cache.prefetch(hash);
+            if O::IN_ORDER {
+                self.cache.prefetch_ids(hash);
+            }
             work.sought[at] = (key, hash);
         }
-        let waiting = if O::IN_ORDER { self.known_in_order(parts, work) } else { self.known(parts, work) };
-        if waiting == 0 {
-            return Ok(());
+        let waiting = self.known(parts, work);
+        for &at in &work.later[..waiting] {
+            self.prefetch(parts.bounds(usize::from(at)), &mut work.sought[usize::from(at)].1);
         }
         for &at in &work.later[..waiting] {
-            self.prefetch(parts.bounds(usize::from(at)), &mut work.sought[usize::from(at)]);
+            let hash = work.sought[usize::from(at)].1;
+            self.encoder.vocabulary.prefetch_found(hash);
+            self.encoder.seen.prefetch_entry(hash);
         }
-        for &at in &work.later[..waiting] {
-            self.encoder.seen.prefetch_entry(work.sought[usize::from(at)].1);
+        if O::IN_ORDER {
+            return (0..parts.len()).try_for_each(|at| self.answer(parts, work, at as u8));
         }
         for waiter in 0..waiting {
-            let at = work.later[waiter];
-            if !self.find(parts, work, at)? {
-                self.begin(parts, work, at);
-            }
+            self.answer(parts, work, work.later[waiter])?;
         }
         self.join(parts, work);
         Ok(())
     }
 
-    /// Hands out what the cache knows of a batch, and notes the parts that it does not know. No branch depends on
-    /// which they are: guessing wrong would mean to wait for each place in the cache by itself.
+    /// Answers one part, or puts its piece into the lanes.
+    #[inline(always)]
+    fn answer<C: Classify>(&mut self, parts: &Parts<'_, C>, work: &mut Work, at: u8) -> Result<(), Stopped> {
+        if !self.find(parts, work, at)? {
+            self.begin(parts, work, at);
+        }
+        Ok(())
+    }
+
+    /// Notes the parts of a batch that the cache does not know, and hands out what it knows of the others, unless the
+    /// order matters. No branch depends on which they are: guessing wrong would mean to wait for each place in the
+    /// cache by itself.
     #[inline(always)]
     #[allow(clippy::cast_possible_truncation)]
     fn known<C: Classify>(&mut self, parts: &Parts<'_, C>, work: &mut Work) -> usize {
@@ -168,40 +181,21 @@ impl<O: Output> Run<'_, O> {
             work.later[waiting] = at as u8;
             waiting += usize::from(count == 0);
         }
-        self.output.known(Known::counted(total));
-        waiting
-    }
-
-    /// The same where the order matters: from the first part on that is not known, all have to wait.
-    #[inline(always)]
-    #[allow(clippy::cast_possible_truncation)]
-    fn known_in_order<C: Classify>(&mut self, parts: &Parts<'_, C>, work: &mut Work) -> usize {
-        let mut at = 0;
-        while at < parts.len() {
-            let (key, hash) = work.sought[at];
-            if !self.cache.get(key, hash).is_some_and(|known| self.output.known(known)) {
-                break;
-            }
-            at += 1;
-        }
-        let waiting = parts.len() - at;
-        for (later, at) in work.later.iter_mut().zip(at..parts.len()) {
-            *later = at as u8;
+        if !O::IN_ORDER {
+            self.output.known(Known::counted(total));
         }
         waiting
     }
 
     /// Asks for the memory where a part may be that the cache does not know.
     #[inline(always)]
-    fn prefetch(&self, (start, end): (usize, usize), (key, hash): &mut (Key, u64)) {
+    fn prefetch(&self, (start, end): (usize, usize), hash: &mut u64) {
         if end - start > KEY_BYTES {
-            if end - start > MAX_BYTES {
-                return;
-            }
             *hash = long_hash(&self.bytes[start..end]);
         } else {
-            self.encoder.vocabulary.prefetch_key(*key);
+            self.cache.prefetch_ids(*hash);
         }
+        self.encoder.vocabulary.prefetch_hash(*hash);
         self.encoder.seen.prefetch(*hash);
     }
 
@@ -220,9 +214,9 @@ impl<O: Output> Run<'_, O> {
                     return Ok(true);
                 }
             }
-            self.encoder.vocabulary.find_key(key)
+            self.encoder.vocabulary.find_key(key, hash)
         } else {
-            self.encoder.vocabulary.find(bytes).unwrap_or(NONE)
+            self.encoder.vocabulary.find_long(bytes, hash)
         };
         if id != NONE {
             if short {
