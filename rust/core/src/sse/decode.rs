@@ -382,30 +382,8 @@ pub fn text(bytes: &[u8]) -> Cow<'_, str> {
 fn line_length(bytes: &[u8]) -> Option<usize> {
     match bytes.first()? {
         b'\n' | b'\r' => Some(0),
-        _ if bytes.len() <= SHORT => short_line_length(bytes),
         _ => memchr2(b'\n', b'\r', bytes),
     }
-}
-
-/// Up to so many bytes, as some servers write a few at a time, a call of memchr costs more than looking.
-const SHORT: usize = 32;
-
-#[inline]
-fn short_line_length(bytes: &[u8]) -> Option<usize> {
-    const EACH: u64 = u64::MAX / 255;
-    let is_end = |byte: &u8| matches!(byte, b'\n' | b'\r');
-    let eights = bytes.chunks_exact(8);
-    let rest = eights.remainder();
-    for (at, eight) in eights.enumerate() {
-        let word = eight.try_into().map_or(0, u64::from_le_bytes);
-        // One bit for each byte below 14, of which the first is never wrong: hardly ever there is one.
-        if word.wrapping_sub(EACH * 14) & !word & (EACH << 7) != 0 {
-            if let Some(found) = eight.iter().position(is_end) {
-                return Some(8 * at + found);
-            }
-        }
-    }
-    rest.iter().position(is_end).map(|found| bytes.len() - rest.len() + found)
 }
 
 fn digits(value: &[u8]) -> Option<u64> {
