@@ -114,8 +114,7 @@ impl Work {
 }
 
 impl<O: Output> Run<'_, O> {
-    /// Where the order matters, all parts are read once more when those that were not known are: then batches are
-    /// smaller.
+    /// Where the order matters, parts behind one that is not known are read twice: then batches are smaller.
     fn batch_size(&self) -> usize {
         if O::IN_ORDER {
             BATCH / 2
@@ -138,7 +137,8 @@ impl<O: Output> Run<'_, O> {
             }
             work.sought[at] = (key, hash);
         }
-        let waiting = self.known(parts, work);
+        let first = if O::IN_ORDER { self.known_in_order(parts, work) } else { 0 };
+        let waiting = self.known(parts, work, first);
         for &at in &work.later[..waiting] {
             self.prefetch(parts.bounds(usize::from(at)), &mut work.sought[usize::from(at)].1);
         }
@@ -148,7 +148,7 @@ impl<O: Output> Run<'_, O> {
             self.encoder.seen.prefetch_entry(hash);
         }
         if O::IN_ORDER {
-            return (0..parts.len()).try_for_each(|at| self.answer(parts, work, at as u8));
+            return (first..parts.len()).try_for_each(|at| self.answer(parts, work, at as u8));
         }
         for waiter in 0..waiting {
             self.answer(parts, work, work.later[waiter])?;
@@ -166,15 +166,30 @@ impl<O: Output> Run<'_, O> {
         Ok(())
     }
 
-    /// Notes the parts of a batch that the cache does not know, and hands out what it knows of the others, unless the
-    /// order matters. No branch depends on which they are: guessing wrong would mean to wait for each place in the
+    /// Where the order matters: hands out what the cache knows up to the first part that it does not know, and gives
+    /// that one's number.
+    #[inline(always)]
+    fn known_in_order<C: Classify>(&mut self, parts: &Parts<'_, C>, work: &Work) -> usize {
+        let mut at = 0;
+        while at < parts.len() {
+            let (key, hash) = work.sought[at];
+            if !self.cache.get(key, hash).is_some_and(|known| self.output.known(known)) {
+                break;
+            }
+            at += 1;
+        }
+        at
+    }
+
+    /// Notes the parts from `first` on that the cache does not know, and hands out what it knows of the others, unless
+    /// the order matters. No branch depends on which they are: guessing wrong would mean to wait for each place in the
     /// cache by itself.
     #[inline(always)]
     #[allow(clippy::cast_possible_truncation)]
-    fn known<C: Classify>(&mut self, parts: &Parts<'_, C>, work: &mut Work) -> usize {
+    fn known<C: Classify>(&mut self, parts: &Parts<'_, C>, work: &mut Work, first: usize) -> usize {
         let mut waiting = 0;
         let mut total = 0;
-        for at in 0..parts.len() {
+        for at in first..parts.len() {
             let (key, hash) = work.sought[at];
             let count = self.cache.count(key, hash);
             total += count;

@@ -42,13 +42,12 @@ impl Output for Ids<'_> {
 
     #[inline(always)]
     fn known(&mut self, known: Known) -> bool {
-        if !(1..=3).contains(&known.count) {
-            return false;
+        match known.count {
+            1 => self.0.push(known.id(0)),
+            2 => self.0.extend_from_slice(&[known.id(0), known.id(1)]),
+            3 => self.0.extend_from_slice(&[known.id(0), known.id(1), known.id(2)]),
+            _ => return false,
         }
-        // Always three, of which the last may be none: how many there are cannot be guessed.
-        let length = self.0.len() + known.count;
-        self.0.extend_from_slice(&[known.id(0), known.id(1), known.id(2)]);
-        self.0.truncate(length);
         true
     }
 
