@@ -59,7 +59,8 @@ def iter_events(
     before it, for one of more than `max_event_bytes`; TypeError for a source that gives no bytes.
     """
     # A generator would be entered again for each event, which costs a third of what decoding it does.
-    return chain.from_iterable(_lists(source, Decoder(max_event_bytes)))
+    decoder = Decoder(max_event_bytes)
+    return chain.from_iterable(chain(map(decoder.feed, _reads(source)), _at_the_end(decoder)))
 
 
 async def aiter_events(
@@ -75,10 +76,10 @@ async def aiter_events(
     decoder.close()
 
 
-def _lists(source: Any, decoder: Decoder) -> Iterator[list[Event]]:
-    for data in _reads(source):
-        yield decoder.feed(data)
+def _at_the_end(decoder: Decoder) -> Iterator[list[Event]]:
+    """Nothing; run when all reads are decoded."""
     decoder.close()
+    yield from ()
 
 
 def _reads(source: Any) -> Iterable[bytes]:

@@ -127,9 +127,15 @@ class Streaming(Generic[T]):
 
     async def more(self, model: Any) -> list[Chunk]:
         """The next chunks; none at the end, when `answer` is there. `model` gives the model's name, once."""
+        # In one function, which most chunks go through: each further one is entered and left once a batch.
         while not self._over:
             try:
-                chunks = await self._next(model)
+                if (line := self._line) is None:
+                    chunks = await self._begin(model)
+                elif not (chunks := await line.more()):
+                    await self._end(line)
+                elif self._session.chain.sees_chunks and self._request is not None:
+                    chunks = await self._session.chain.on_chunks(self._request, chunks)
             except BaseException:
                 self.close()
                 raise
@@ -143,21 +149,11 @@ class Streaming(Generic[T]):
         if self._line is not None:
             self._line.close()
 
-    async def _next(self, model: Any) -> list[Chunk]:
-        if self._steps is None:
-            self._steps = Steps(self._session, self._ask, await model())
-        line = self._line
-        if line is None:
-            return await self._begin(self._steps)
-        chunks = await line.more()
-        if not chunks:
-            await self._end(self._steps, line)
-        elif self._session.chain.sees_chunks and self._request is not None:
-            return await self._session.chain.on_chunks(self._request, chunks)
-        return chunks
-
-    async def _begin(self, steps: Steps[T]) -> list[Chunk]:
+    async def _begin(self, model: Any) -> list[Chunk]:
         session = self._session
+        steps = self._steps
+        if steps is None:
+            steps = self._steps = Steps(session, self._ask, await model())
         request, answer = await session.chain.before(steps.request(stream=True))
         self._request = request
         if isinstance(answer, Answer):
@@ -172,10 +168,10 @@ class Streaming(Generic[T]):
                 attempt += 1
         return []
 
-    async def _end(self, steps: Steps[T], line: Line) -> None:
+    async def _end(self, line: Line) -> None:
         """The stream of a step is over."""
-        chunks, request = line.chunks, self._request
-        if chunks is None or request is None:
+        chunks, request, steps = line.chunks, self._request, self._steps
+        if chunks is None or request is None or steps is None:
             return
         self._line = None
         answer: Answer[Any] = answers.of_chunks(chunks)

@@ -6,7 +6,6 @@
 //! earlier. Time is linear in the piece, whatever its bytes are.
 
 use super::{
-    bridges::length_after,
     vocab::{Vocabulary, NONE},
     Stopped,
 };
@@ -164,9 +163,9 @@ pub(super) fn units(vocabulary: &Vocabulary, bytes: &[u8], out: &mut [u32]) -> O
     let mut at = 0;
     let mut apart_before = true;
     while at < bytes.len() {
-        let end = at + length_after(bytes[at]);
+        let (whole, end) = vocabulary.character(bytes, at);
         let apart = end == bytes.len() || !vocabulary.bridges.spans_in_parts(bytes[end - 1], bytes[end]);
-        let whole = if apart && apart_before { vocabulary.character(&bytes[at..end]) } else { NONE };
+        let whole = if apart && apart_before { whole } else { NONE };
         if whole == NONE {
             for &byte in &bytes[at..end] {
                 *out.get_mut(count)? = vocabulary.byte(byte);

@@ -80,6 +80,12 @@ impl Cache {
         prefetch(&self.keys[set(hash)]);
     }
 
+    /// Asks for the memory that [`Self::put`] will change beside.
+    #[inline(always)]
+    pub(super) fn prefetch_ids(&self, hash: u64) {
+        prefetch(&self.ids[set(hash)]);
+    }
+
     #[inline(always)]
     pub(super) fn get(&self, key: Key, hash: u64) -> Option<Known> {
         let set = set(hash);

@@ -114,7 +114,7 @@ impl Work {
 }
 
 impl<O: Output> Run<'_, O> {
-    /// Where the order matters, all parts behind one that is not known have to wait: then batches are smaller.
+    /// Where the order matters, parts behind one that is not known are read twice: then batches are smaller.
     fn batch_size(&self) -> usize {
         if O::IN_ORDER {
             BATCH / 2
@@ -132,50 +132,44 @@ impl<O: Output> Run<'_, O> {
             let key = key_or_none(self.bytes, start, end - start);
             let hash = hash(key);
             self.cache.prefetch(hash);
+            if O::IN_ORDER {
+                self.cache.prefetch_ids(hash);
+            }
             work.sought[at] = (key, hash);
         }
-        let waiting = if O::IN_ORDER { self.known_in_order(parts, work) } else { self.known(parts, work) };
-        if waiting == 0 {
-            return Ok(());
+        let first = if O::IN_ORDER { self.known_in_order(parts, work) } else { 0 };
+        let waiting = self.known(parts, work, first);
+        for &at in &work.later[..waiting] {
+            self.prefetch(parts.bounds(usize::from(at)), &mut work.sought[usize::from(at)].1);
         }
         for &at in &work.later[..waiting] {
-            self.prefetch(parts.bounds(usize::from(at)), &mut work.sought[usize::from(at)]);
+            let hash = work.sought[usize::from(at)].1;
+            self.encoder.vocabulary.prefetch_found(hash);
+            self.encoder.seen.prefetch_entry(hash);
         }
-        for &at in &work.later[..waiting] {
-            self.encoder.seen.prefetch_entry(work.sought[usize::from(at)].1);
+        if O::IN_ORDER {
+            return (first..parts.len()).try_for_each(|at| self.answer(parts, work, at as u8));
         }
         for waiter in 0..waiting {
-            let at = work.later[waiter];
-            if !self.find(parts, work, at)? {
-                self.begin(parts, work, at);
-            }
+            self.answer(parts, work, work.later[waiter])?;
         }
         self.join(parts, work);
         Ok(())
     }
 
-    /// Hands out what the cache knows of a batch, and notes the parts that it does not know. No branch depends on
-    /// which they are: guessing wrong would mean to wait for each place in the cache by itself.
+    /// Answers one part, or puts its piece into the lanes.
     #[inline(always)]
-    #[allow(clippy::cast_possible_truncation)]
-    fn known<C: Classify>(&mut self, parts: &Parts<'_, C>, work: &mut Work) -> usize {
-        let mut waiting = 0;
-        let mut total = 0;
-        for at in 0..parts.len() {
-            let (key, hash) = work.sought[at];
-            let count = self.cache.count(key, hash);
-            total += count;
-            work.later[waiting] = at as u8;
-            waiting += usize::from(count == 0);
+    fn answer<C: Classify>(&mut self, parts: &Parts<'_, C>, work: &mut Work, at: u8) -> Result<(), Stopped> {
+        if !self.find(parts, work, at)? {
+            self.begin(parts, work, at);
         }
-        self.output.known(Known::counted(total));
-        waiting
+        Ok(())
     }
 
-    /// The same where the order matters: from the first part on that is not known, all have to wait.
+    /// Where the order matters: hands out what the cache knows up to the first part that it does not know, and gives
+    /// that one's number.
     #[inline(always)]
-    #[allow(clippy::cast_possible_truncation)]
-    fn known_in_order<C: Classify>(&mut self, parts: &Parts<'_, C>, work: &mut Work) -> usize {
+    fn known_in_order<C: Classify>(&mut self, parts: &Parts<'_, C>, work: &Work) -> usize {
         let mut at = 0;
         while at < parts.len() {
             let (key, hash) = work.sought[at];
@@ -184,24 +178,39 @@ impl<O: Output> Run<'_, O> {
             }
             at += 1;
         }
-        let waiting = parts.len() - at;
-        for (later, at) in work.later.iter_mut().zip(at..parts.len()) {
-            *later = at as u8;
+        at
+    }
+
+    /// Notes the parts from `first` on that the cache does not know, and hands out what it knows of the others, unless
+    /// the order matters. No branch depends on which they are: guessing wrong would mean to wait for each place in the
+    /// cache by itself.
+    #[inline(always)]
+    #[allow(clippy::cast_possible_truncation)]
+    fn known<C: Classify>(&mut self, parts: &Parts<'_, C>, work: &mut Work, first: usize) -> usize {
+        let mut waiting = 0;
+        let mut total = 0;
+        for at in first..parts.len() {
+            let (key, hash) = work.sought[at];
+            let count = self.cache.count(key, hash);
+            total += count;
+            work.later[waiting] = at as u8;
+            waiting += usize::from(count == 0);
+        }
+        if !O::IN_ORDER {
+            self.output.known(Known::counted(total));
         }
         waiting
     }
 
     /// Asks for the memory where a part may be that the cache does not know.
     #[inline(always)]
-    fn prefetch(&self, (start, end): (usize, usize), (key, hash): &mut (Key, u64)) {
+    fn prefetch(&self, (start, end): (usize, usize), hash: &mut u64) {
         if end - start > KEY_BYTES {
-            if end - start > MAX_BYTES {
-                return;
-            }
             *hash = long_hash(&self.bytes[start..end]);
         } else {
-            self.encoder.vocabulary.prefetch_key(*key);
+            self.cache.prefetch_ids(*hash);
         }
+        self.encoder.vocabulary.prefetch_hash(*hash);
         self.encoder.seen.prefetch(*hash);
     }
 
@@ -220,9 +229,9 @@ impl<O: Output> Run<'_, O> {
                     return Ok(true);
                 }
             }
-            self.encoder.vocabulary.find_key(key)
+            self.encoder.vocabulary.find_key(key, hash)
         } else {
-            self.encoder.vocabulary.find(bytes).unwrap_or(NONE)
+            self.encoder.vocabulary.find_long(bytes, hash)
         };
         if id != NONE {
             if short {

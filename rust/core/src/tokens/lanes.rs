@@ -7,7 +7,7 @@
 
 use super::{
     bpe::units,
-    pairs::{id_of, unmarked, Marked, NO_TOKEN},
+    pairs::{id_of, unmarked, Asked, Marked, NO_TOKEN},
     vocab::{Vocabulary, NONE},
 };
 use std::hint::select_unpredictable;
@@ -18,9 +18,11 @@ pub(super) const LANES: usize = 16;
 const UNITS: usize = 30;
 /// A place for each unit, one before them and one behind; as many as make every `u8 % ROWS` one of them.
 const ROWS: usize = 32;
-/// "Joins to nothing."
-const NO_JOIN: i32 = i32::MAX;
+/// "Joins to nothing": above all others, and finite.
+const NO_JOIN: f32 = f32::MAX;
 const PLACE_BITS: u32 = 5;
+/// Added to a join, so that as a floating-point number it is a normal one.
+const NORMAL: u32 = 1 << 23;
 
 /// The pieces that are being encoded.
 pub(super) struct Lanes {
@@ -35,25 +37,26 @@ struct Lane {
     /// Tokens stand at the place of their first unit; [`NO_TOKEN`] before the first and behind the last.
     tokens: [Marked; ROWS],
     /// What a token and the next one join to, above the place: the lowest is the next to join, the leftmost first.
-    joins: [i32; ROWS],
+    /// Positive floating-point numbers have the order of their bits, and every x86-64 has an instruction for the lowest
+    /// of four of them, which it has not for integers.
+    joins: [f32; ROWS],
     /// One bit for each place with a token, those before and behind included.
     alive: u32,
-    /// The joins that are looked through, eight at a time.
-    padded: usize,
 }
 
-/// A join under way: its lane, and the places that change.
+/// A join under way: its lane, the places that change, and what they will be.
 #[derive(Clone, Copy, Default)]
 struct Step {
+    left: Asked,
+    right: Asked,
     lane: u8,
     before: u8,
     at: u8,
-    after: u8,
 }
 
 impl Default for Lanes {
     fn default() -> Self {
-        let lane = Lane { tokens: [NO_TOKEN; ROWS], joins: [NO_JOIN; ROWS], alive: 0, padded: 0 };
+        let lane = Lane { tokens: [NO_TOKEN; ROWS], joins: [NO_JOIN; ROWS], alive: 0 };
         Self { lanes: [lane; LANES], count: 0 }
     }
 }
@@ -65,7 +68,6 @@ impl Lanes {
         let Some(count) = units(vocabulary, piece, &mut lane.tokens[1..=UNITS]) else { return false };
         lane.tokens[count + 1] = NO_TOKEN;
         lane.alive = u32::MAX >> (UNITS - count);
-        lane.padded = (count + 1).next_multiple_of(8);
         for pair in lane.tokens[1..=count].windows(2) {
             vocabulary.prefetch_join_units(pair[0], pair[1]);
         }
@@ -113,14 +115,11 @@ impl Lanes {
             let number = active[at % LANES];
             let lane = &mut self.lanes[usize::from(number) % LANES];
             let low = lane.lowest();
-            if low == NO_JOIN {
+            if low >= NO_JOIN {
                 continue;
             }
             active[still % LANES] = number;
-            let step = lane.begin(low);
-            vocabulary.prefetch_join_marked(lane.token(step.at), lane.token(step.after));
-            vocabulary.prefetch_join_marked(lane.token(step.before), lane.token(step.at));
-            steps[still % LANES] = Step { lane: number, ..step };
+            steps[still % LANES] = Step { lane: number, ..lane.begin(vocabulary, low) };
             still += 1;
         }
         for step in &steps[..still % (LANES + 1)] {
@@ -133,7 +132,7 @@ impl Lanes {
 impl Lane {
     fn first_joins(&mut self, vocabulary: &Vocabulary) {
         let end = (self.alive.trailing_ones() - 2) as usize;
-        self.joins[..self.padded].fill(NO_JOIN);
+        self.joins = [NO_JOIN; ROWS];
         for place in 1..end {
             self.joins[place] = join_at(vocabulary.join_units(self.tokens[place], self.tokens[place + 1]), place as u8);
         }
@@ -142,54 +141,52 @@ impl Lane {
         }
     }
 
+    /// Of all places, also of those without a token: how many there are differs, and could not be guessed.
     #[inline(always)]
-    fn lowest(&self) -> i32 {
-        let mut lowest = [NO_JOIN; 8];
-        for eight in self.joins[..self.padded].chunks_exact(8) {
-            for (lowest, &join) in lowest.iter_mut().zip(eight) {
-                *lowest = join.min(*lowest);
-            }
-        }
-        lowest.iter().copied().fold(NO_JOIN, i32::min)
+    fn lowest(&self) -> f32 {
+        #[cfg(target_arch = "x86_64")]
+        return super::x86::lowest(&self.joins);
+        #[cfg(not(target_arch = "x86_64"))]
+        lowest(&self.joins)
     }
 
-    /// Joins two tokens to one, and gives the places beside it.
+    /// Joins two tokens to one, and asks what that joins to with its neighbours.
     #[inline(always)]
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    fn begin(&mut self, low: i32) -> Step {
-        let low = low as u32;
-        let at = low % (1 << PLACE_BITS);
+    #[allow(clippy::cast_possible_truncation)]
+    fn begin(&mut self, vocabulary: &Vocabulary, low: f32) -> Step {
+        let low = low.to_bits() - NORMAL;
+        let (token, at) = (low >> PLACE_BITS, low % (1 << PLACE_BITS));
         let later = self.alive & (!1 << at);
-        let after = later & (later - 1);
-        let before = self.alive & ((1 << at) - 1);
         let gone = later.trailing_zeros();
-        self.alive &= !(1 << gone);
-        self.tokens[at as usize % ROWS] = low >> PLACE_BITS;
+        let after = (later & later.wrapping_sub(1)).trailing_zeros();
+        let before = 31 - (self.alive & ((1 << at) - 1) | 1).leading_zeros();
+        self.alive &= !(1 << (gone % 32));
+        self.tokens[at as usize % ROWS] = token;
         self.joins[gone as usize % ROWS] = NO_JOIN;
-        Step { lane: 0, before: (31 - before.leading_zeros()) as u8, at: at as u8, after: after.trailing_zeros() as u8 }
+        let left = vocabulary.ask(self.tokens[before as usize % ROWS], token);
+        let right = vocabulary.ask(token, self.tokens[after as usize % ROWS]);
+        Step { left, right, lane: 0, before: before as u8, at: at as u8 }
     }
 
     /// Notes what the new token joins to with its neighbours.
     #[inline(always)]
     fn end(&mut self, vocabulary: &Vocabulary, step: Step) {
-        let token = self.token(step.at);
-        let right = vocabulary.join_marked(token, self.token(step.after));
-        let left = vocabulary.join_marked(self.token(step.before), token);
-        self.joins[usize::from(step.at) % ROWS] = join_at(right, step.at);
-        self.joins[usize::from(step.before) % ROWS] = join_at(left, step.before);
+        self.joins[usize::from(step.at) % ROWS] = join_at(vocabulary.answer(step.right), step.at);
+        self.joins[usize::from(step.before) % ROWS] = join_at(vocabulary.answer(step.left), step.before);
     }
+}
 
-    #[inline(always)]
-    fn token(&self, place: u8) -> u32 {
-        self.tokens[usize::from(place) % ROWS]
-    }
+/// The lowest of all.
+#[cfg(any(test, not(target_arch = "x86_64")))]
+fn lowest(numbers: &[f32; ROWS]) -> f32 {
+    numbers.iter().fold(NO_JOIN, |lowest, &number| if number < lowest { number } else { lowest })
 }
 
 /// A rank and its place as one number, in the order of joining; [`NONE`] is above all of them.
 #[inline(always)]
-#[allow(clippy::cast_possible_wrap)]
-fn join_at(rank: u32, place: u8) -> i32 {
-    select_unpredictable(rank == NONE, NO_JOIN, (rank << PLACE_BITS | u32::from(place)) as i32)
+fn join_at(rank: Marked, place: u8) -> f32 {
+    let bits = (rank << PLACE_BITS | u32::from(place)).wrapping_add(NORMAL);
+    f32::from_bits(select_unpredictable(rank == NONE, NO_JOIN.to_bits(), bits))
 }
 
 #[cfg(test)]
@@ -203,6 +200,20 @@ mod tests {
         let done = Merger::default().long(vocabulary, piece.as_bytes(), Sink::Tokens(&mut tokens), &mut || false);
         assert!(done.is_ok());
         tokens
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn the_lowest_as_the_portable_one() {
+        for at in 0..ROWS {
+            let mut numbers: [f32; ROWS] =
+                std::array::from_fn(|place| join_at(((place * 37 + at) % 97) as u32 * 2000, place as u8));
+            assert_eq!(crate::tokens::x86::lowest(&numbers), lowest(&numbers));
+            numbers = [NO_JOIN; ROWS];
+            assert_eq!(crate::tokens::x86::lowest(&numbers), NO_JOIN);
+            numbers[at] = join_at(at as u32, at as u8);
+            assert_eq!(crate::tokens::x86::lowest(&numbers), numbers[at]);
+        }
     }
 
     #[test]

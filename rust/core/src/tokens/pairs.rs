@@ -64,22 +64,30 @@ pub(super) struct Pairs {
     shift: u32,
 }
 
-/// marks << 54 | left << 36 | right << 18 | joined; 0 is free, because no pair joins to token 0.
+/// left << 44 | right << 26 | joined, as [`Marked`]; 0 is free, because no pair joins to token 0.
 #[derive(Clone)]
 #[repr(align(16))]
 struct PairBucket([u64; 2]);
 
 /// Of the last slot in a bucket: some pair had no room and stands in the next bucket.
 const OVERFLOWN: u64 = 1 << 63;
-const MARKS_AT: u32 = 3 * ID_BITS;
-const PAIR_BITS: u64 = (1 << MARKS_AT) - (1 << ID_BITS);
+const PAIR_AT: u32 = MARK_BITS + ID_BITS;
+const JOINED: u64 = (1 << PAIR_AT) - 1;
+const PAIR_BITS: u64 = !(OVERFLOWN | JOINED);
+
+/// Two tokens whose join is asked for: what a slot holds above the joined token, and the bucket where that may be.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Asked {
+    pair: u64,
+    bucket: usize,
+}
 
 impl PairBucket {
     /// The slot of a pair, or 0. Without a branch: which slot it is, and whether there is one, cannot be guessed.
     #[inline(always)]
     fn find(&self, pair: u64) -> u64 {
         self.0.iter().fold(0, |found, &slot| {
-            let same = (slot ^ pair << ID_BITS) & PAIR_BITS == 0;
+            let same = (slot ^ pair) & PAIR_BITS == 0;
             // Of the pair (0, 0) a free slot looks the same, and adds nothing.
             found | select_unpredictable(same, slot, 0)
         })
@@ -95,19 +103,12 @@ impl Pairs {
 
     #[inline(always)]
     fn bucket(&self, pair: u64) -> usize {
-        (pair.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> self.shift) as usize + 1
+        ((pair >> PAIR_AT).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> self.shift) as usize + 1
     }
 
     #[inline(always)]
     pub(super) fn prefetch(&self, left: u32, right: u32) {
         prefetch(&self.buckets[self.bucket(packed(left, right))]);
-    }
-
-    /// The bucket of a pair, or the empty one if it cannot join.
-    #[inline(always)]
-    fn marked_bucket(&self, left: Marked, right: Marked) -> usize {
-        let bucket = self.bucket(packed(id_of(left), id_of(right)));
-        select_unpredictable(may_join(left, right), bucket, 0)
     }
 
     pub(super) fn insert(&mut self, left: u32, right: u32, joined: Marked) {
@@ -116,7 +117,7 @@ impl Pairs {
         loop {
             let slots = &mut self.buckets[at].0;
             if let Some(free) = slots.iter_mut().find(|slot| **slot & !OVERFLOWN == 0) {
-                *free |= u64::from(joined & ANY) << MARKS_AT | pair << ID_BITS | u64::from(id_of(joined));
+                *free |= pair | u64::from(joined);
                 return;
             }
             slots[1] |= OVERFLOWN;
@@ -144,12 +145,11 @@ impl Pairs {
     }
 
     #[inline(always)]
-    #[allow(clippy::cast_possible_truncation)]
     pub(super) fn get(&self, left: u32, right: u32) -> u32 {
         let pair = packed(left, right);
         match self.find(pair, self.bucket(pair)) {
             0 => NONE,
-            slot => slot as u32 & ((1 << ID_BITS) - 1),
+            slot => id_of(joined(slot)),
         }
     }
 
@@ -160,28 +160,35 @@ impl Pairs {
         marked_or_none(self.find(pair, self.bucket(pair)))
     }
 
-    /// The same for tokens with marks.
+    /// Asks for the memory that [`Self::answer`] will read. Of tokens that cannot join it is the bucket that is empty.
     #[inline(always)]
-    pub(super) fn get_marked(&self, left: Marked, right: Marked) -> Marked {
-        marked_or_none(self.find(packed(id_of(left), id_of(right)), self.marked_bucket(left, right)))
+    pub(super) fn ask(&self, left: Marked, right: Marked) -> Asked {
+        let pair = packed(id_of(left), id_of(right));
+        let bucket = select_unpredictable(may_join(left, right), self.bucket(pair), 0);
+        prefetch(&self.buckets[bucket]);
+        Asked { pair, bucket }
     }
 
-    /// Asks for the memory that [`Self::get_marked`] will read.
+    /// What the tokens join to, or [`NONE`].
     #[inline(always)]
-    pub(super) fn prefetch_marked(&self, left: Marked, right: Marked) {
-        prefetch(&self.buckets[self.marked_bucket(left, right)]);
+    pub(super) fn answer(&self, asked: Asked) -> Marked {
+        marked_or_none(self.find(asked.pair, asked.bucket))
     }
 }
 
 #[inline(always)]
 #[allow(clippy::cast_possible_truncation)]
-fn marked_or_none(slot: u64) -> Marked {
-    let id = slot as u32 & ((1 << ID_BITS) - 1);
-    let marks = (slot >> MARKS_AT) as u32 & ANY;
-    select_unpredictable(slot == 0, NONE, id << MARK_BITS | marks)
+fn joined(slot: u64) -> Marked {
+    (slot & JOINED) as Marked
 }
 
 #[inline(always)]
+fn marked_or_none(slot: u64) -> Marked {
+    select_unpredictable(slot == 0, NONE, joined(slot))
+}
+
+/// The pair as it stands in a slot.
+#[inline(always)]
 fn packed(left: u32, right: u32) -> u64 {
-    u64::from(left) << ID_BITS | u64::from(right)
+    (u64::from(left) << ID_BITS | u64::from(right)) << PAIR_AT
 }

@@ -4,7 +4,7 @@
 
 use super::{
     bridges::Bridges,
-    pairs::{Marked, Marks, Pairs},
+    pairs::{Asked, Marked, Marks, Pairs},
     prefetch::prefetch,
 };
 use flate2::{Decompress, FlushDecompress, Status};
@@ -56,60 +56,85 @@ pub(super) fn hash(key: Key) -> u64 {
 /// How many tokens ahead memory is asked for while the tables are filled.
 const AHEAD: usize = 16;
 
-/// Four keys in one cache line.
-#[derive(Clone)]
-#[repr(align(64))]
-struct Bucket([Key; 4]);
+/// A part of the hash of a token above its id, or [`NONE`]. Of a piece that is no token, and most new ones are none, no
+/// bucket says otherwise: what is further away is not read then.
+type Slot = u32;
 
-/// Tokens of at most 15 bytes by their key.
-struct ShortTokens {
+#[inline(always)]
+#[allow(clippy::cast_possible_truncation)]
+fn tag(hash: u64) -> Slot {
+    ((hash >> 32) as u32) << ID_BITS
+}
+
+/// The id in a slot, if the slot has this tag. Of [`NONE`] it may be a number that is no id.
+#[inline(always)]
+fn id_in(slot: Slot, tag: Slot) -> Option<u32> {
+    let id = slot ^ tag;
+    (id >> ID_BITS == 0).then_some(id)
+}
+
+/// Half a cache line.
+#[derive(Clone)]
+#[repr(align(32))]
+struct Bucket([Slot; 8]);
+
+/// The tokens by the hash of their bytes.
+struct Index {
     buckets: Vec<Bucket>,
-    ids: Vec<[u32; 4]>,
     shift: u32,
 }
 
-impl ShortTokens {
+impl Index {
     fn with_room_for(count: usize) -> Self {
-        // 1.5 keys a bucket: 2 % of the buckets overflow into the next one.
-        let buckets = (count / 2).next_power_of_two().max(2);
-        Self {
-            buckets: vec![Bucket([0; 4]); buckets],
-            ids: vec![[NONE; 4]; buckets],
-            shift: 64 - buckets.trailing_zeros(),
-        }
+        // At most four tokens a bucket: one in a hundred overflows into the next one.
+        let buckets = (count / 4).next_power_of_two().max(2);
+        Self { buckets: vec![Bucket([NONE; 8]); buckets], shift: 64 - buckets.trailing_zeros() }
     }
 
-    fn insert(&mut self, key: Key, id: u32) {
-        let mut at = (hash(key) >> self.shift) as usize;
+    #[inline(always)]
+    fn place(&self, hash: u64) -> usize {
+        (hash >> self.shift) as usize
+    }
+
+    #[inline(always)]
+    fn prefetch(&self, hash: u64) {
+        prefetch(&self.buckets[self.place(hash)]);
+    }
+
+    fn insert(&mut self, hash: u64, id: u32) {
+        let mut at = self.place(hash);
         loop {
-            if let Some(free) = self.buckets[at].0.iter().position(|&there| there == 0) {
-                self.buckets[at].0[free] = key;
-                self.ids[at][free] = id;
+            if let Some(free) = self.buckets[at].0.iter_mut().find(|slot| **slot == NONE) {
+                *free = tag(hash) | id;
                 return;
             }
             at = (at + 1) & (self.buckets.len() - 1);
         }
     }
 
-    fn get(&self, key: Key) -> u32 {
-        let mut at = (hash(key) >> self.shift) as usize;
+    /// The first id with this hash that is the one, or [`NONE`]. What is asked about may be no id.
+    #[inline(always)]
+    fn find(&self, hash: u64, is_it: impl Fn(u32) -> bool) -> u32 {
+        let mut at = self.place(hash);
         loop {
-            let bucket = &self.buckets[at].0;
-            if let Some(found) = bucket.iter().position(|&there| there == key) {
-                return self.ids[at][found];
+            let slots = &self.buckets[at].0;
+            let mut ids = slots.iter().filter_map(|&slot| id_in(slot, tag(hash)));
+            if let Some(id) = ids.find(|&id| is_it(id)) {
+                return id;
             }
-            if bucket[3] == 0 {
+            if slots[7] == NONE {
                 return NONE;
             }
             at = (at + 1) & (self.buckets.len() - 1);
         }
     }
-}
 
-/// Tokens of more than 15 bytes: ids by a hash of the bytes, compared with the bytes themselves.
-struct LongTokens {
-    slots: Vec<u32>,
-    shift: u32,
+    /// Some id that [`Self::find`] may ask about; most often there is none.
+    #[inline(always)]
+    fn candidate(&self, hash: u64) -> usize {
+        let slots = &self.buckets[self.place(hash)].0;
+        slots.iter().fold(NONE, |found, &slot| id_in(slot, tag(hash)).unwrap_or(found)) as usize
+    }
 }
 
 /// A hash of at least 16 bytes: the first 15, the last 15 and the length.
@@ -128,8 +153,9 @@ pub(super) struct Vocabulary {
     bytewise: [u32; 256],
     /// The token of each character of two or three bytes, by its number; [`NONE`] where it is no token.
     characters: Vec<u32>,
-    short: ShortTokens,
-    long: LongTokens,
+    index: Index,
+    /// Of each id; 0 of a token of more than 15 bytes.
+    keys: Vec<Key>,
     /// Indexed by two bytes.
     byte_pairs: Vec<u32>,
     pairs: Pairs,
@@ -145,16 +171,14 @@ impl Vocabulary {
         let file = File::parse(&plain)?;
         let (offsets, ids) = file.places()?;
         let count = ids.len();
-        let long_count = file.lengths.iter().filter(|&&length| length as usize > KEY_BYTES).count();
-        let long_slots = (long_count * 2).next_power_of_two().max(2);
         let mut vocabulary = Self {
             halves: (0..offsets.len() as u32 - 1).map(|id| (id, id)).collect(),
+            keys: vec![0; offsets.len() - 1],
             bytes: file.bytes.to_vec(),
             offsets,
             bytewise: [NONE; 256],
             characters: vec![NONE; 1 << 16],
-            short: ShortTokens::with_room_for(count),
-            long: LongTokens { slots: vec![NONE; long_slots], shift: 64 - long_slots.trailing_zeros() },
+            index: Index::with_room_for(count),
             byte_pairs: vec![NONE; 1 << 16],
             pairs: Pairs::with_room_for(count),
             unit_pairs: Pairs::with_room_for(0),
@@ -212,7 +236,7 @@ impl Vocabulary {
 
     fn prefetch_part(&self, range: std::ops::Range<usize>) {
         if (1..=KEY_BYTES).contains(&range.len()) {
-            self.prefetch_key(key(&self.bytes, range.start, range.len()));
+            self.index.prefetch(hash(key(&self.bytes, range.start, range.len())));
         }
     }
 
@@ -225,15 +249,14 @@ impl Vocabulary {
         } else if let Some(point) = single_character(bytes) {
             self.characters[point] = id;
         }
-        if bytes.len() <= KEY_BYTES {
-            self.short.insert(key(&self.bytes, range.start, range.len()), id);
-            return;
-        }
-        let mut at = (long_hash(bytes) >> self.long.shift) as usize;
-        while self.long.slots[at] != NONE {
-            at = (at + 1) & (self.long.slots.len() - 1);
-        }
-        self.long.slots[at] = id;
+        let hash = if bytes.len() > KEY_BYTES {
+            long_hash(bytes)
+        } else {
+            let key = key(&self.bytes, range.start, range.len());
+            self.keys[id as usize] = key;
+            hash(key)
+        };
+        self.index.insert(hash, id);
     }
 
     fn find_halves(&mut self, id: u32, left_length: usize) -> Option<()> {
@@ -280,34 +303,38 @@ impl Vocabulary {
     pub(super) fn find(&self, bytes: &[u8]) -> Option<u32> {
         let id = match bytes.len() {
             0 => NONE,
-            length @ 1..=KEY_BYTES => self.short.get(key(bytes, 0, length)),
-            _ => self.find_long(bytes),
+            length @ 1..=KEY_BYTES => {
+                let key = key(bytes, 0, length);
+                self.find_key(key, hash(key))
+            }
+            _ => self.find_long(bytes, long_hash(bytes)),
         };
         (id != NONE).then_some(id)
     }
 
-    /// The token with this key, or [`NONE`].
-    #[inline]
-    pub(super) fn find_key(&self, key: Key) -> u32 {
-        self.short.get(key)
-    }
-
-    /// Asks for the memory that [`Self::find_key`] will read.
+    /// The token with this key, or [`NONE`]. `hash` is its [`hash`].
     #[inline(always)]
-    pub(super) fn prefetch_key(&self, key: Key) {
-        let at = (hash(key) >> self.short.shift) as usize;
-        prefetch(&self.short.buckets[at]);
-        prefetch(&self.short.ids[at]);
+    pub(super) fn find_key(&self, key: Key, hash: u64) -> u32 {
+        self.index.find(hash, |id| self.keys.get(id as usize) == Some(&key))
     }
 
-    fn find_long(&self, bytes: &[u8]) -> u32 {
-        let mut at = (long_hash(bytes) >> self.long.shift) as usize;
-        loop {
-            let id = self.long.slots[at];
-            if id == NONE || self.token(id) == bytes {
-                return id;
-            }
-            at = (at + 1) & (self.long.slots.len() - 1);
+    /// The token with these bytes, more than 15, or [`NONE`]. `hash` is their [`long_hash`].
+    #[inline(always)]
+    pub(super) fn find_long(&self, bytes: &[u8], hash: u64) -> u32 {
+        self.index.find(hash, |id| self.get(id) == Some(bytes))
+    }
+
+    /// Asks for the memory that finding a token with this hash and [`Self::prefetch_found`] will read.
+    #[inline(always)]
+    pub(super) fn prefetch_hash(&self, hash: u64) {
+        self.index.prefetch(hash);
+    }
+
+    /// Asks for what else finding it will read, if there is such a token.
+    #[inline(always)]
+    pub(super) fn prefetch_found(&self, hash: u64) {
+        if let Some(key) = self.keys.get(self.index.candidate(hash)) {
+            prefetch(key);
         }
     }
 
@@ -317,12 +344,17 @@ impl Vocabulary {
         self.bytewise[byte as usize]
     }
 
-    /// The token that is this one character, or [`NONE`]. Characters of four bytes are not looked up.
-    #[inline]
-    pub(super) fn character(&self, character: &[u8]) -> u32 {
-        match *character {
-            [byte] => self.byte(byte),
-            _ => single_character(character).map_or(NONE, |point| self.characters[point]),
+    /// The token that is the one character at `at`, or [`NONE`], and where the next character starts. `bytes` is
+    /// UTF-8. Characters of four bytes are not looked up.
+    #[inline(always)]
+    pub(super) fn character(&self, bytes: &[u8], at: usize) -> (u32, usize) {
+        let first = bytes[at];
+        let bits = |offset: usize| usize::from(bytes[at + offset] & 0x3F);
+        match first {
+            0..=0xBF => (self.byte(first), at + 1),
+            0xC0..=0xDF => (self.characters[usize::from(first & 0x1F) << 6 | bits(1)], at + 2),
+            0xE0..=0xEF => (self.characters[usize::from(first & 0x0F) << 12 | bits(1) << 6 | bits(2)], at + 3),
+            _ => (NONE, at + 4),
         }
     }
 
@@ -350,16 +382,16 @@ impl Vocabulary {
         self.unit_pairs.prefetch(left, right);
     }
 
-    /// What two neighbouring tokens join to, or [`NONE`].
+    /// Asks what two neighbouring tokens join to: [`Self::answer`] says it, best when the memory has come.
     #[inline(always)]
-    pub(super) fn join_marked(&self, left: Marked, right: Marked) -> Marked {
-        self.pairs.get_marked(left, right)
+    pub(super) fn ask(&self, left: Marked, right: Marked) -> Asked {
+        self.pairs.ask(left, right)
     }
 
-    /// Asks for the memory that [`Self::join_marked`] will read.
+    /// What they join to, or [`NONE`].
     #[inline(always)]
-    pub(super) fn prefetch_join_marked(&self, left: Marked, right: Marked) {
-        self.pairs.prefetch_marked(left, right);
+    pub(super) fn answer(&self, asked: Asked) -> Marked {
+        self.pairs.answer(asked)
     }
 
     /// Asks for the memory that [`Self::join`] will read.

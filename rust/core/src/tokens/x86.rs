@@ -8,7 +8,7 @@
 use super::scan::{Classify, Masks, CLASS_BITS, WINDOW};
 use std::arch::x86_64::{
     _mm512_loadu_si512, _mm512_maskz_permutex2var_epi8, _mm512_movepi8_mask, _mm512_set1_epi8, _mm512_test_epi8_mask,
-    _mm_prefetch, _MM_HINT_T0,
+    _mm_cvtss_f32, _mm_min_ps, _mm_movehl_ps, _mm_prefetch, _mm_setr_ps, _mm_shuffle_ps, _MM_HINT_T0,
 };
 
 /// Proof that the processor has the instructions: only [`Avx512::detect`] makes one.
@@ -38,6 +38,25 @@ impl Classify for Avx512 {
 pub(super) fn prefetch<T>(place: &T) {
     // SAFETY: every x86-64 processor has the instruction, and a reference is a valid address.
     unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(place).cast()) }
+}
+
+/// The lowest of all; none is NaN. Written out, because compilers make six times as many instructions of a loop.
+#[inline(always)]
+pub(super) fn lowest(numbers: &[f32; 32]) -> f32 {
+    // SAFETY: every x86-64 processor has SSE, which is all that this needs.
+    unsafe { lowest_by_four(numbers) }
+}
+
+#[inline]
+#[target_feature(enable = "sse")]
+fn lowest_by_four(numbers: &[f32; 32]) -> f32 {
+    let mut lowest = [0, 4, 8, 12].map(|at| {
+        let four = |at: usize| _mm_setr_ps(numbers[at], numbers[at + 1], numbers[at + 2], numbers[at + 3]);
+        _mm_min_ps(four(at), four(at + 16))
+    });
+    lowest[0] = _mm_min_ps(_mm_min_ps(lowest[0], lowest[1]), _mm_min_ps(lowest[2], lowest[3]));
+    let two = _mm_min_ps(lowest[0], _mm_movehl_ps(lowest[0], lowest[0]));
+    _mm_cvtss_f32(_mm_min_ps(two, _mm_shuffle_ps::<1>(two, two)))
 }
 
 #[inline]
