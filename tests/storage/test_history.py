@@ -16,7 +16,7 @@ from sluicegate.history import archive_store, merge, store
 from sluicegate.history.expire import DAY_MS, sweep
 from sluicegate.history.model import Name, Past, Place, Scope, Wanted
 from sluicegate.history.recall import History, Request
-from sluicegate.storage import schema
+from sluicegate.storage import kept_schema
 from sluicegate.storage.database import Database, now_ms
 from sluicegate.storage.errors import InvalidError, NotFoundError
 from sluicegate.storage.group import GroupWriter
@@ -105,7 +105,7 @@ async def test_a_message_that_was_not_answered_is_the_same_when_it_comes_again(
     await talk.answer(place, "2")
     assert told((await talk.ask("three"))[0]) == ["one", "1", "two", "2"]
     async with database.read() as view:
-        count = select(func.count()).select_from(schema.history_messages)
+        count = select(func.count()).select_from(kept_schema.history_messages)
         assert (await view.execute(count)).scalar_one() == 6
 
 
@@ -145,7 +145,7 @@ async def test_the_default_thread_ends_when_nobody_speaks(talk: Talk, database: 
     past, first = await talk.ask("two", name=DEFAULT)
     assert told(past) == ["one", "1"]
     async with database.note() as view:
-        await view.execute(update(schema.history_threads).values(updated_at=now_ms() - 2_000))
+        await view.execute(update(kept_schema.history_threads).values(updated_at=now_ms() - 2_000))
     past, second = await talk.ask("three", name=DEFAULT)
     assert told(past) == []
     assert second.thread != first.thread
@@ -174,7 +174,7 @@ async def test_two_that_begin_at_once_are_one_thread(talk: Talk, database: Datab
     past, _ = await talk.ask("next")
     assert told(past) == ["m7", "a7"]
     async with database.read() as view:
-        count = select(func.count()).select_from(schema.history_messages)
+        count = select(func.count()).select_from(kept_schema.history_messages)
         assert (await view.execute(count)).scalar_one() == 17
 
 
@@ -239,7 +239,7 @@ async def test_retention_ends_conversations(talk: Talk, database: Database, shel
     await talk.turn("one", "1", scope=other)
     # Not yet deleted, but over.
     async with database.note() as view:
-        await view.execute(update(schema.history_threads).values(updated_at=now_ms() - 3 * DAY_MS))
+        await view.execute(update(kept_schema.history_threads).values(updated_at=now_ms() - 3 * DAY_MS))
     past, _ = await talk.ask("two", keep_ms=2 * DAY_MS)
     assert told(past) == []
     await sweep(shelf, now_ms(), {})

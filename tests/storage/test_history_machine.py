@@ -32,7 +32,7 @@ from sluicegate.errors import GatewayError
 from sluicegate.history import merge
 from sluicegate.history.model import Name, Past, Place, Scope, Spot
 from sluicegate.history.recall import History, Request
-from sluicegate.storage import schema
+from sluicegate.storage import kept_schema
 from sluicegate.storage.database import Database
 from sluicegate.storage.group import GroupWriter
 from sluicegate.storage.location import Location
@@ -304,14 +304,14 @@ class Machine(RuleBasedStateMachine):
 
     async def tips(self) -> dict[str, bytes | None]:
         """What a new message follows, by thread."""
-        threads = schema.history_threads
+        threads = kept_schema.history_threads
         query = select(threads.c.id, threads.c.tip).where(threads.c.owner == self.scope.owner)
         async with self.database.read() as view:
             return {row.id: row.tip for row in (await view.execute(query)).all()}
 
     async def stored(self) -> dict[str, list[Way]]:
         """Every stored message with the way to it, by thread."""
-        threads, messages = schema.history_threads, schema.history_messages
+        threads, messages = kept_schema.history_threads, kept_schema.history_messages
         query = select(messages).join(threads, threads.c.id == messages.c.thread)
         async with self.database.read() as view:
             rows = (await view.execute(query.where(threads.c.owner == self.scope.owner))).all()

@@ -4,7 +4,7 @@ from msgspec import Struct
 from sqlalchemy import ColumnElement, delete, insert, select, update
 
 from sluicegate.http.door import Json, Owner, Window
-from sluicegate.storage import schema
+from sluicegate.storage import kept_schema
 from sluicegate.storage.codec import decode, encode
 from sluicegate.storage.errors import NotFoundError
 from sluicegate.storage.transaction import View
@@ -13,7 +13,7 @@ _KIND = "chat completion"
 # Rows looked through for one page of a list that is filtered by metadata.
 _STEP = 200
 
-_table = schema.kept_chats
+_table = kept_schema.kept_chats
 
 
 class Chat(Struct, frozen=True, kw_only=True):

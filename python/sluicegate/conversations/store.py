@@ -7,15 +7,15 @@ from sqlalchemy import ColumnElement, delete, func, insert, select, update
 from sluicegate.conversations.model import Conversation, Json
 from sluicegate.http.door import Owner, Window
 from sluicegate.ids import IdSource
-from sluicegate.storage import schema
+from sluicegate.storage import kept_schema
 from sluicegate.storage.codec import decode, encode
 from sluicegate.storage.errors import NotFoundError
 from sluicegate.storage.transaction import View
 
 _KIND = "conversation"
 
-_table = schema.kept_conversations
-_items = schema.kept_items
+_table = kept_schema.kept_conversations
+_items = kept_schema.kept_items
 _ids = IdSource("conv_")
 
 

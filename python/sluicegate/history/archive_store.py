@@ -9,7 +9,7 @@ from sluicegate.audit import store as audit
 from sluicegate.history.model import MOST_EXPORTED, Exported, MessageView, ThreadView, Wanted
 from sluicegate.history.store import erase
 from sluicegate.ids import PLATFORM
-from sluicegate.storage import schema
+from sluicegate.storage import kept_schema, schema
 from sluicegate.storage.errors import InvalidError, NotFoundError
 from sluicegate.storage.page import NEWEST, Page, PageQuery, page_of, paged
 from sluicegate.storage.scope import contains
@@ -20,8 +20,8 @@ EVERYTHING = Wanted()
 # In one change; who deletes more goes on.
 MOST_DELETED = 10_000
 
-_threads = schema.history_threads
-_messages = schema.history_messages
+_threads = kept_schema.history_threads
+_messages = kept_schema.history_messages
 _before = _messages.alias("before")
 
 

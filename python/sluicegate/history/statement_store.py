@@ -15,14 +15,14 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
-from sluicegate.storage import schema
+from sluicegate.storage import kept_schema
 from sluicegate.storage.prepared import Prepared
 
 # Of one conversation: more than any context window holds.
 MOST_MESSAGES = 2_000
 
-threads = schema.history_threads
-messages = schema.history_messages
+threads = kept_schema.history_threads
+messages = kept_schema.history_messages
 NODE = ("chain", "parent", "depth", "role", "branch", "complete", "body", "calls")
 THREAD = ("id", "ref", "name", "tip", "updated_at")
 node_columns = [messages.c[name] for name in NODE]

@@ -11,7 +11,7 @@ from sluicegate.history import statement_store as statements
 from sluicegate.history.model import NOBODY, Match, Name, New, Node, Own, Past, Place, Scope, Thread
 from sluicegate.history.statement_store import NODE, THREAD, kind, mine
 from sluicegate.ids import IdSource
-from sluicegate.storage import schema
+from sluicegate.storage import kept_schema, schema
 from sluicegate.storage.codec import decode
 from sluicegate.storage.transaction import View
 
@@ -22,8 +22,8 @@ _STEP = 500
 
 _ids = IdSource("thread_")
 _message_ids = IdSource("msg_")
-_threads = schema.history_threads
-_messages = schema.history_messages
+_threads = kept_schema.history_threads
+_messages = kept_schema.history_messages
 _thread_columns = statements.thread_columns
 
 

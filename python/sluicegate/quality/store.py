@@ -4,13 +4,13 @@ from sqlalchemy import and_, delete, insert, select, update
 
 from sluicegate.http.door import Owner
 from sluicegate.quality.feedback import Feedback, Labelled
-from sluicegate.storage import schema
+from sluicegate.storage import kept_schema
 from sluicegate.storage.transaction import View
 
 # So many answers, the newest, tell how reliable scores are.
 MOST = 5_000
 
-_table = schema.quality_feedback
+_table = kept_schema.quality_feedback
 
 
 async def save(view: View, owner: Owner, said: Feedback) -> bool:

@@ -6,7 +6,7 @@ from sqlalchemy import ColumnElement, delete, insert, literal, select, update
 from sluicegate.conversations import store as conversations
 from sluicegate.conversations.model import Json
 from sluicegate.http.door import Owner, Window
-from sluicegate.storage import schema
+from sluicegate.storage import kept_schema
 from sluicegate.storage.codec import decode
 from sluicegate.storage.errors import NotFoundError
 from sluicegate.storage.transaction import View
@@ -18,8 +18,8 @@ RUNNING = "in_progress"
 # The next response may begin with one that ended so.
 USABLE = ("completed", "incomplete")
 
-_table = schema.kept_responses
-_items = schema.kept_items
+_table = kept_schema.kept_responses
+_items = kept_schema.kept_items
 
 
 class Kept(Struct, frozen=True, kw_only=True):
