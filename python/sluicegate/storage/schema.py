@@ -20,6 +20,8 @@ from sqlalchemy import (
     text,
 )
 
+from sluicegate.storage.feedback_table import feedback_table
+
 HEAD = "0009"
 
 metadata = MetaData(
@@ -346,22 +348,7 @@ kept_chats = Table(
     Index("ix_kept_chats_owner", "workspace", "owner", "id"),
     Index("ix_kept_chats_created_at", "created_at"),
 )
-
-# What people say of answers; `request` is in the log of requests, `owner` the key that said it.
-quality_feedback = Table(
-    "quality_feedback",
-    metadata,
-    Column("workspace", Text, primary_key=True),
-    Column("request", Text, primary_key=True),
-    Column("owner", Text, primary_key=True),
-    Column("score", Integer, nullable=False),
-    Column("correction", Text),
-    Column("answer_score", Integer),
-    Column("assistant", Text),
-    Column("at", BigInteger, nullable=False),
-    Index("ix_quality_feedback_assistant", "workspace", "assistant", "at"),
-    Index("ix_quality_feedback_at", "at"),
-)
+quality_feedback = feedback_table(metadata)
 
 # Conversations of assistants with chat history. `owner` is the key; it, the assistant and the workspace need
 # have no row of their own.
