@@ -1,10 +1,17 @@
 """What was said of an answer, and how far an assistant's scores can be trusted: below /api/v1."""
 
+import asyncio
+
 from msgspec import Struct
 
+from sluicegate.assistants import store as assistants
 from sluicegate.management.operation import Answer, Call, Operation
 from sluicegate.quality import store
 from sluicegate.quality.feedback import GOOD_FROM, Threshold, suggested, thresholds
+from sluicegate.storage.errors import NotFoundError
+
+# Those of a settings file have no row.
+_OF_SETTINGS = "asst_settings_"
 
 
 class Said(Struct, frozen=True, kw_only=True):
@@ -33,13 +40,23 @@ class Reliability(Struct, frozen=True, kw_only=True):
 
 
 async def _feedback(call: Call) -> Answer:
-    found = await store.of_request(call.view, call.workspace, call.path["request"])
+    ref = call.path["request"]
+    try:
+        asked = await asyncio.to_thread(call.parts.logbook.one, ref)
+    except ValueError:
+        asked = None
+    if asked is None or asked.workspace != call.workspace:
+        raise NotFoundError("request")
+    found = await store.of_request(call.view, call.workspace, ref)
     items = tuple(Said(key=one.key, score=one.score, correction=one.correction, at=one.at) for one in found)
     return Answer(SaidOf(items=items))
 
 
 async def _reliability(call: Call) -> Answer:
-    found = await store.labelled(call.view, call.workspace, call.path["assistant"])
+    ref = call.path["assistant"]
+    if not ref.startswith(_OF_SETTINGS):
+        await assistants.get(call.view, call.workspace, ref)
+    found = await store.labelled(call.view, call.workspace, ref)
     bad = sum(one.said < GOOD_FROM for one in found)
     made = Reliability(labelled=len(found), bad=bad, thresholds=thresholds(found), suggested=suggested(found))
     return Answer(made)
