@@ -23,6 +23,7 @@ fn plan(logprobs: Option<Logprobs>) -> Plan {
         keep: true,
         shape: None,
         thinking: None,
+        said: None,
         logprobs,
         hide_usage: true,
         choices: 1,

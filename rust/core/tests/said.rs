@@ -34,6 +34,7 @@ fn plan(said: &Shared) -> Plan {
         keep: false,
         shape: None,
         thinking: None,
+        logprobs: None,
         said: Some(said.clone()),
         hide_usage: true,
         choices: 1,
