@@ -1,4 +1,5 @@
 //! The texts of an answer, as they are counted where no upstream has: however they are cut into chunks.
+#![allow(clippy::expect_used)] // clippy.toml allows it only inside of #[test]
 
 use std::sync::Arc;
 
