@@ -51,7 +51,7 @@ class Encoding(core.Tokenizer):
         return array("I", self.encode_to_bytes(text))
 
     def decode_batch(self, batch: Sequence[Sequence[int]], *, errors: str = "replace") -> list[str]:
-        """`decode` of each list of tokens."""
+        """`decode` of each list of tokens. On one thread: most of it is reading Python's integers."""
         return [self.decode(tokens, errors) for tokens in batch]
 
     def decode_bytes_batch(self, batch: Sequence[Sequence[int]]) -> list[bytes]:
