@@ -1,17 +1,20 @@
 """The score of an answer, and what follows where it is too low: told, asked again or elsewhere, refused."""
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from sluicegate.chat.weigh import why_not
-from sluicegate.engine import Recipe, RequestError, stream_of
+from sluicegate.engine import Recipe, RequestError
 from sluicegate.errors import ClientGoneError, GatewayError, header_value, quality_below_threshold
 from sluicegate.quality.model import Grade, combined
 from sluicegate.usage.settle import used_of
 
 if TYPE_CHECKING:
+    from sluicegate.assistants.model import JudgeSpec
     from sluicegate.chat.call import Answered, Calls, Job
+    from sluicegate.chat.form import Form
     from sluicegate.chat.judge import Judge
     from sluicegate.chat.parts import Parts
     from sluicegate.chat.prepare import Ask
@@ -26,13 +29,18 @@ _COOLER = 0.5
 _USUAL_TEMPERATURE = 1.0
 # A stream that is held back is asked for as a whole answer.
 _WHOLE = Recipe(fields=[("stream", b"false", True)], denied=["stream_options"])
+# Nobody waits any more; what was answered until then has its price.
+_LEFT = (ClientGoneError, asyncio.CancelledError)
 
 
 class Grader:
     """Gets answers that are scored; `weighing`: the calls of those who want log-probabilities."""
 
-    def __init__(self, parts: "Parts", calls: "Calls", weighing: "Calls", judge: "Judge") -> None:
+    def __init__(
+        self, parts: "Parts", calls: "Calls", weighing: "Calls", judge: "Judge", form: "Form"
+    ) -> None:
         self._parts = parts
+        self._form = form
         self._plain = calls
         self._weighing = weighing
         self._judge = judge
@@ -41,11 +49,12 @@ class Grader:
         """The answer that the client gets. Raises 422 where none is good enough and the assistant says so."""
         if not job.ask.request.stream:
             return await self._best(job, rule)
-        if rule.stream == "hold":
+        if rule.stream == "hold" or (rule.stream == "prefix-hold" and not self._form.begins):
             return await self._held(job, rule)
-        keeping = {**job.extra, "keep": True}
+        # What is shaped is kept as it is.
+        keeping = job.extra if "shape" in job.extra else {**job.extra, "keep": True}
         if rule.stream == "prefix-hold":
-            keeping["hold_bytes"] = rule.prefix
+            keeping = {**keeping, "hold_bytes": rule.prefix}
             answered = await self._best(msgspec.structs.replace(job, extra=keeping), rule)
         else:
             answered = await self._calls(rule).call(msgspec.structs.replace(job, extra=keeping))
@@ -60,7 +69,12 @@ class Grader:
         """A stream has ended."""
         _note(job.entry, self._of(rule, job.ask, candidate, outcome.answer, outcome))
         if rule.judge is not None and outcome.answer is not None and outcome.state == "finished":
-            self._judge.begin(rule.judge, job, candidate, outcome.answer)
+            self._judge_later(rule.judge, job, candidate, outcome.answer)
+
+    def _judge_later(self, spec: "JudgeSpec", job: "Job", candidate: "Candidate", answer: bytes) -> None:
+        chat = self._form.chat(answer)
+        if chat is not None:
+            self._judge.begin(spec, job, candidate, chat)
 
     async def _held(self, job: "Job", rule: "QualityRule") -> "Answered":
         """A stream that begins when its whole answer is known to be good enough."""
@@ -73,11 +87,7 @@ class Grader:
         extra = {name: value for name, value in job.extra.items() if name != "keep"}
         ask = job.ask._replace(request=whole)
         answered = await self._best(msgspec.structs.replace(job, ask=ask, extra=extra), rule)
-        try:
-            held = stream_of(answered.reply.body, not asked.include_usage)
-        except ValueError:
-            # Valid JSON, and no chat: as the client of a plain answer would have it.
-            held = answered.reply.body
+        held = self._form.events(answered.reply.body, not asked.include_usage)
         return msgspec.structs.replace(answered, held=held)
 
     async def _best(self, job: "Job", rule: "QualityRule") -> "Answered":
@@ -93,7 +103,7 @@ class Grader:
             try:
                 other = await calls.call(again, asked if rule.action == "escalate" else ())
                 found = await self._grade(rule, job, other)
-            except ClientGoneError:
+            except _LEFT:
                 _discard(entry, answered, parts)
                 raise
             except GatewayError:
@@ -116,7 +126,7 @@ class Grader:
             entry.upstream, entry.upstream_model = upstream.name, model
             entry.price = parts.scopes.price(answered.candidate)
         if rule.judge is not None and not rule.judge.enforced and answered.reply.stream is None:
-            self._judge.begin(rule.judge, job, answered.candidate, answered.reply.body)
+            self._judge_later(rule.judge, job, answered.candidate, answered.reply.body)
         return answered
 
     async def _grade(self, rule: "QualityRule", job: "Job", answered: "Answered") -> Grade:
@@ -135,9 +145,11 @@ class Grader:
         failed = grade.checks is None or grade.checks < rule.least
         if judge is None or not judge.enforced or failed or not self._judge.samples(judge):
             return grade
+        # It is one: the checks have read it.
+        chat = self._form.chat(reply.body) or reply.body
         try:
-            opinion = await self._judge.ask(judge, job, candidate, reply.body)
-        except ClientGoneError:
+            opinion = await self._judge.ask(judge, job, candidate, chat)
+        except _LEFT:
             _discard(job.entry, answered, self._parts)
             raise
         return grade.judged(opinion)
@@ -150,7 +162,8 @@ class Grader:
         answer: bytes | None,
         outcome: "Outcome | None",
     ) -> Grade:
-        checks = None if answer is None else rule.checks.check(ask.request.body, answer)
+        chat = None if answer is None else self._form.chat(answer)
+        checks = None if chat is None else rule.checks.check(ask.request.body, chat)
         if not rule.weighs or outcome is None:
             return combined(checks)
         return combined(checks, self._rank(ask, candidate, outcome))

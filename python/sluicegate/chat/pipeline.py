@@ -1,12 +1,13 @@
 """The stages of a request, in order: who, what, where to, the call, the answer, the record."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
 from sluicegate import errors
 from sluicegate.chat.call import Answered, Calls, Job, Watch
 from sluicegate.chat.directory import View
+from sluicegate.chat.form import CHAT_FORM, Form
 from sluicegate.chat.grade import Grader
 from sluicegate.chat.judge import Judge
 from sluicegate.chat.parts import Parts
@@ -44,13 +45,14 @@ _STREAM_HEADERS = (
 class Pipeline:
     """Answers the requests of one operation."""
 
-    def __init__(self, parts: Parts, rules: Rules) -> None:
+    def __init__(self, parts: Parts, rules: Rules, form: Form = CHAT_FORM) -> None:
+        """`form`: of the answers of its calls."""
         self._parts = parts
         self._rules = rules
         self._operation: Operation = rules.operation
         self.calls = Calls(parts, rules)
         judge = Judge(parts, self.calls, self.admit)
-        self._grader = Grader(parts, self.calls, WeighingCalls(parts, rules), judge)
+        self._grader = Grader(parts, self.calls, WeighingCalls(parts, rules), judge, form)
 
     async def respond(self, exchange: Exchange) -> None:
         """Answer one request. Raises what the envelope turns into a response; by then it is on record."""
@@ -75,12 +77,7 @@ class Pipeline:
             try:
                 extra = {} if kept is None else kept.options
                 job = Job(exchange, ask, principal, entry, watch, extra)
-                quality = ask.plan.quality
-                # Asked here: a stage that does nothing costs a microsecond.
-                if quality is None or self._operation != "chat":
-                    answered = await self.calls.call(job)
-                else:
-                    answered = await self._grader.answer(job, quality)
+                answered = await self.ask(job)
                 answer = self._answer(exchange, entry, answered, watch, kept)
                 # The prompt may be long: it must not stay in memory for as long as its answer streams.
                 del ask, answered, job
@@ -170,6 +167,14 @@ class Pipeline:
         entry.copy = copy_of(plan.view.settings.bodies, ask.request.body)
         parts.ledger.opened(entry, held)
         entry.marks.admitted()
+
+    def ask(self, job: Job) -> Awaitable[Answered]:
+        """Stages 5 to 8, scored where the assistant wants a score. Raises 422 where that is too low."""
+        quality = job.ask.plan.quality
+        # No stage of its own: one that does nothing costs a microsecond.
+        if quality is None or self._operation != "chat":
+            return self.calls.call(job)
+        return self._grader.answer(job, quality)
 
     async def _default_model(self, view: View) -> str:
         model = await self._parts.directory.default_model(view)

@@ -22,6 +22,7 @@ from sluicegate.http.door import Owner, parsed
 from sluicegate.http.exchange import JSON_HEADERS, Exchange
 from sluicegate.ids import IdSource
 from sluicegate.keys.model import Principal
+from sluicegate.responses.form import RESPONSE_FORM
 from sluicegate.responses.memory import Context, Memory, Turn
 from sluicegate.responses.model import Asked, read
 from sluicegate.responses.replay import follow
@@ -52,7 +53,7 @@ class ResponsesPipeline:
 
     def __init__(self, parts: Parts, memory: Memory) -> None:
         self._parts = parts
-        self._chat = Pipeline(parts, RESPONSES)
+        self._chat = Pipeline(parts, RESPONSES, RESPONSE_FORM)
         self._memory = memory
         self._background: set[asyncio.Task[None]] = set()
 
@@ -79,7 +80,7 @@ class ResponsesPipeline:
             watch = self._parts.watches.begin(exchange.receive, principal, exchange.began)
             try:
                 job = Job(exchange, turn.ask, principal, entry, watch, _options(turn), partial(_native, turn))
-                answered = await self._chat.calls.call(job)
+                answered = await self._chat.ask(job)
                 if answered.reply.stream is None:
                     await self._answer(exchange, entry, answered, turn)
                 else:
@@ -194,7 +195,7 @@ class ResponsesPipeline:
         if turn.context.stored:
             await self._memory.keep(turn, body)
         headers = [*self._chat.headers_of(entry, answered), *_told(turn.conversation)]
-        await exchange.answer(200, headers, body)
+        await exchange.answer(200, headers, body if answered.held is None else answered.held)
 
     async def _stream(self, job: Job, answered: Answered, turn: Turn) -> None:
         exchange, entry, stream = job.exchange, job.entry, answered.reply.stream
@@ -251,12 +252,14 @@ class ResponsesPipeline:
                 self._parts.ledger.dropped(job.entry)
 
     async def _run_to_its_end(self, job: Job, turn: Turn) -> None:
-        call = asyncio.create_task(self._chat.calls.call(job))
+        call = asyncio.ensure_future(self._chat.ask(job))
         entry = job.entry
         try:
             while not (await asyncio.wait({call}, timeout=TOUCH_SECONDS))[0]:
                 if not await self._wanted(turn):
+                    # Its end first: what was answered until then, and not good enough, is on record.
                     call.cancel()
+                    await asyncio.wait({call})
                     self._parts.ledger.refused(entry, CLIENT_CLOSED, "client_closed")
                     return
             answered = call.result()
