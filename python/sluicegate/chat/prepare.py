@@ -72,8 +72,15 @@ class Prepared(Struct, frozen=True):
 
 def check(ask: Ask, assistant: Assistant) -> None:
     """Refuse what the assistant and the operation cannot have together."""
-    _, rules, request = ask
+    plan, rules, request = ask
     spec = assistant.spec
+    if rules.operation == "completions" and plan.quality is not None and plan.quality.blocks_unscored:
+        raise errors.bad_request(
+            "invalid_value",
+            f"The assistant `{errors.printable(assistant.name)}` gives no answer without a score, and "
+            "/v1/completions has none. Use /v1/chat/completions.",
+            "model",
+        )
     if "system_prompt" not in spec.locked:
         return
     name = errors.printable(assistant.name)

@@ -50,6 +50,7 @@ ASSISTANTS: dict[str, dict[str, Any]] = {
         "model": ["one/m", "two/m2"],
     },
     "unscored": {"quality_score": 0, "quality_action": "block"},
+    "never-unscored": {"quality_unscored": "block"},
 }
 
 
@@ -258,3 +259,12 @@ def test_a_beginning_that_is_not_good_is_never_seen(judge: OpenAI, scripted: Scr
     key, extra = script({**told_in("It ", finish=None), "cut": True}, told_in("It is 4, ", "as you know."))
     assert len(streamed(judge, "prefix next", extra)) == 3
     assert [body["model"] for body in bodies(scripted, key)] == ["m", "m2"]
+
+
+def test_there_is_no_door_beside_the_score(judge: OpenAI, scripted: ScriptedUpstream) -> None:
+    key, extra = script(saying(GOOD))
+    with pytest.raises(openai.BadRequestError, match="Use /v1/chat/completions") as caught:
+        judge.completions.create(model="never-unscored", prompt="Say it.", extra_body=extra)
+    assert (caught.value.code, caught.value.param) == ("invalid_value", "model")
+    assert scripted.recorded(key) == []
+    assert ask(judge, "never-unscored", extra)[0] == GOOD
