@@ -4,14 +4,22 @@ from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, LargeBinary,
 
 from sluicegate.storage.metadata import metadata
 
+
+def _owned() -> tuple["Column[str]", ...]:
+    """An id, and whose it is."""
+    return (
+        Column("id", Text, primary_key=True),
+        Column("workspace", Text, nullable=False),
+        Column("owner", Text, nullable=False),
+    )
+
+
 # What clients keep over OpenAI's own endpoints. `owner` is the key. Neither it nor the workspace need have a
 # row of its own: those of the settings have none.
 kept_conversations = Table(
     "kept_conversations",
     metadata,
-    Column("id", Text, primary_key=True),
-    Column("workspace", Text, nullable=False),
-    Column("owner", Text, nullable=False),
+    *_owned(),
     Column("metadata", Text, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("touched_at", BigInteger),  # when something was added last; none: not since there is this
@@ -20,9 +28,7 @@ kept_conversations = Table(
 kept_responses = Table(
     "kept_responses",
     metadata,
-    Column("id", Text, primary_key=True),
-    Column("workspace", Text, nullable=False),
-    Column("owner", Text, nullable=False),
+    *_owned(),
     Column("status", Text, nullable=False),
     # The response before it, which its context begins with; it may have been deleted since.
     Column("previous", Text),
@@ -55,9 +61,7 @@ kept_items = Table(
 kept_chats = Table(
     "kept_chats",
     metadata,
-    Column("id", Text, primary_key=True),
-    Column("workspace", Text, nullable=False),
-    Column("owner", Text, nullable=False),
+    *_owned(),
     Column("model", Text, nullable=False),
     Column("metadata", Text, nullable=False),
     Column("messages", Text, nullable=False),
@@ -88,9 +92,7 @@ quality_feedback = Table(
 history_threads = Table(
     "history_threads",
     metadata,
-    Column("id", Text, primary_key=True),
-    Column("workspace", Text, nullable=False),
-    Column("owner", Text, nullable=False),
+    *_owned(),
     Column("assistant", Text, nullable=False),
     # What a client calls it, with the kind of the name before it; none for one that is found by its messages.
     Column("ref", Text),
