@@ -137,7 +137,7 @@ class Exact:
         self.bodies.append(prompt.body)
         return TokenCount(prompt.body.count(b"x"), exact=True)
 
-    def meter(self, prompt: Prompt) -> None:
+    def meter(self, operation: str, candidate: Any, body: bytes) -> None:
         """Its answers tell what was used."""
 
     def close(self) -> None:

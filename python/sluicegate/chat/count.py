@@ -4,9 +4,11 @@ import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from sluicegate.chat.meter import Meter
+from sluicegate.chat.prepare import Operation
 from sluicegate.chat.window import Prompt, TokenCount, estimate
 from sluicegate.clock import monotonic
 from sluicegate.tokens.core import Said, count_prompt
@@ -57,55 +59,30 @@ class PromptCounter:
 
     async def count(self, prompt: Prompt) -> TokenCount:
         """The tokens of the prompt, within the budget whatever it is."""
-        upstream, model = prompt.candidate
-        name = tokenizer_name(upstream.config, model)
-        if name is None:
+        kept = self._known(prompt.candidate)
+        if kept is None:
             return estimate(prompt)
-        kept = self._find(name, prompt.candidate)
-        found = kept.tokenizer
-        if found is not None and len(prompt.body) < INLINE_BYTES and not found.is_file:
-            return _counted(prompt, found, self._budget)
-        until = monotonic() + self._budget
-        try:
-            async with asyncio.timeout(self._budget):
-                if not kept.loading.done():
-                    # A load goes on when this request has waited for long enough: the next one finds it.
-                    await asyncio.shield(asyncio.wrap_future(kept.loading))
-                return await self._beside(prompt, kept.tokenizer, until)
-        except TimeoutError:
-            return estimate(prompt)
+        found = await self._within(kept, len(prompt.body), partial(_counted, prompt))
+        return estimate(prompt) if found is None else found
 
-    def meter(self, prompt: Prompt) -> Meter | None:
+    def meter(self, operation: Operation, candidate: "Candidate", body: bytes) -> Meter | None:
         """For a call whose upstream may not tell what was used. None: its tokenizer is not known."""
-        kept = self._known(prompt)
+        kept = self._known(candidate)
+        if kept is None or kept.failed:
+            return None
         # One that is being loaded is there when the answer ends.
-        return None if kept is None or kept.failed else Meter(self, prompt, Said(kept.tokenizer))
+        return Meter(self, Prompt(candidate, operation, body, 0, 0), Said(kept.tokenizer))
 
     async def count_said(self, prompt: Prompt, said: Said) -> int | None:
         """The tokens of an answer, within the budget; None: there was no time, or no tokenizer."""
-        kept = self._known(prompt)
+        kept = self._known(prompt.candidate)
         if kept is None:
             return None
-        until = monotonic() + self._budget
-        try:
-            async with asyncio.timeout(self._budget):
-                tokenizer = kept.tokenizer or await asyncio.shield(asyncio.wrap_future(kept.loading))
-                size = said.pending_bytes
-                if tokenizer is None or (tokenizer.is_file and size > FILE_BYTES):
-                    return None
-                if size < INLINE_BYTES and not tokenizer.is_file:
-                    return _count_said(said, tokenizer, self._budget)
-                lane = self._lane_of(tokenizer, size)
-                if lane is None:
-                    return None
-                work = lane.submit(lambda: _count_said(said, tokenizer, until - monotonic()), size)
-                return await asyncio.wrap_future(work)
-        except TimeoutError:
-            return None
+        return await self._within(kept, said.pending_bytes, partial(_count_said, said))
 
     def count_now(self, prompt: Prompt, said: Said) -> tuple[int | None, int | None]:
         """The tokens of prompt and answer, as far as that holds up nobody; None for the rest."""
-        kept = self._known(prompt)
+        kept = self._known(prompt.candidate)
         tokenizer = None if kept is None else kept.tokenizer
         if tokenizer is None or tokenizer.is_file:
             return None, None
@@ -122,16 +99,31 @@ class PromptCounter:
             lane.close()
         self._kept.clear()
 
-    async def _beside(self, prompt: Prompt, tokenizer: "Encoding | None", until: float) -> TokenCount:
-        size = len(prompt.body)
-        if tokenizer is None or (tokenizer.is_file and size > FILE_BYTES):
-            return estimate(prompt)
-        lane = self._lane_of(tokenizer, size)
-        if lane is None:
-            return estimate(prompt)
-        return await asyncio.wrap_future(
-            lane.submit(lambda: _counted(prompt, tokenizer, until - monotonic()), size)
-        )
+    async def _within(self, kept: "_Kept", size: int, work: "Callable[[Encoding, float], T]") -> "T | None":
+        """`work`, told the seconds that are left: at once where that holds up nobody, else beside the loop.
+
+        None: there was no time, or no tokenizer.
+        """
+        found = kept.tokenizer
+        if found is not None and size < INLINE_BYTES and not found.is_file:
+            return work(found, self._budget)
+        until = monotonic() + self._budget
+        try:
+            async with asyncio.timeout(self._budget):
+                if not kept.loading.done():
+                    # A load goes on when this request has waited for long enough: the next one finds it.
+                    await asyncio.shield(asyncio.wrap_future(kept.loading))
+                tokenizer = kept.tokenizer
+                if tokenizer is None or (tokenizer.is_file and size > FILE_BYTES):
+                    return None
+                lane = self._lane_of(tokenizer, size)
+                if lane is None:
+                    return None
+                return await asyncio.wrap_future(
+                    lane.submit(lambda: work(tokenizer, until - monotonic()), size)
+                )
+        except TimeoutError:
+            return None
 
     def _lane_of(self, tokenizer: "Encoding", size: int) -> "_Lane | None":
         """None: it would not have its turn in time."""
@@ -139,10 +131,10 @@ class PromptCounter:
         lane = self._short if size < short else self._long
         return None if lane.waiting >= WAITING_BYTES else lane
 
-    def _known(self, prompt: Prompt) -> "_Kept | None":
-        upstream, model = prompt.candidate
+    def _known(self, candidate: "Candidate") -> "_Kept | None":
+        upstream, model = candidate
         name = tokenizer_name(upstream.config, model)
-        return None if name is None else self._find(name, prompt.candidate)
+        return None if name is None else self._find(name, candidate)
 
     def _find(self, name: str, candidate: "Candidate") -> "_Kept":
         kept = self._kept.get(name)

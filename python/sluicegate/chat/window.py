@@ -62,7 +62,7 @@ class TokenCounter(Protocol):
     async def count(self, prompt: Prompt) -> TokenCount:
         """The tokens of the prompt, as the model will see it."""
 
-    def meter(self, prompt: Prompt) -> "Meter | None":
+    def meter(self, operation: Operation, candidate: "Candidate", body: bytes) -> "Meter | None":
         """For a call whose upstream may not tell what was used. None: its tokenizer is not known."""
 
 
@@ -81,9 +81,7 @@ class ContextWindows:
 
     def meter(self, operation: Operation, candidate: "Candidate", body: bytes) -> "Meter | None":
         """Counts what this call uses, if its upstream does not tell; `body`: as it is sent."""
-        if not self._counter.knows(candidate):
-            return None
-        return self._counter.meter(Prompt(candidate, operation, body, 0, 0))
+        return self._counter.meter(operation, candidate, body)
 
     def proven_limit(self, ask: Ask, candidate: "Candidate") -> "int | ToBeCounted | None":
         """Tokens that the answer may have, where that is known without counting: most requests end here.
