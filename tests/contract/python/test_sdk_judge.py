@@ -13,7 +13,8 @@ import pytest
 from contract_setup import API_KEY
 from openai import OpenAI
 from openai.types.chat import ChatCompletionMessageParam
-from scripted import UPSTREAM_KEY, ScriptedUpstream, completion, scripted_upstream
+from scored import assistants, saying, until
+from scripted import UPSTREAM_KEY, ScriptedUpstream, scripted_upstream
 
 from processes import Server, gateway
 
@@ -48,18 +49,9 @@ ASSISTANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def toml(value: Any) -> str:
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{key} = {toml(of)}" for key, of in value.items()) + " }"
-    return json.dumps(value)
-
-
 def settings(base_url: str, judges: str) -> str:
-    parts = [SETTINGS.format(base_url=base_url, judges=judges, key=UPSTREAM_KEY)]
-    for name, more in ASSISTANTS.items():
-        fields = {"name": name, "model": ["one/m"], "quality_score": 50, **more}
-        parts.append("\n".join(["[[assistants]]", *(f"{key} = {toml(of)}" for key, of in fields.items())]))
-    return "\n\n".join(parts)
+    upstreams = SETTINGS.format(base_url=base_url, judges=judges, key=UPSTREAM_KEY)
+    return upstreams + assistants(ASSISTANTS)
 
 
 @pytest.fixture(scope="module")
@@ -83,13 +75,6 @@ def client(judging: Server) -> Iterator[OpenAI]:
         yield client
 
 
-def saying(content: str, finish: str = "stop") -> dict[str, Any]:
-    body = completion("m")
-    message = {"role": "assistant", "content": content}
-    body["choices"][0] |= {"message": message, "finish_reason": finish}
-    return {"body": json.dumps(body)}
-
-
 def verdict(score: Any, reason: str = "Because.") -> dict[str, Any]:
     return saying(f"Here it is: {json.dumps({'score': score, 'reason': reason})} I hope this helps.")
 
@@ -102,16 +87,6 @@ def ask(client: OpenAI, model: str, **more: Any) -> tuple[Any, dict[str, str]]:
     )
     told = {name[10:]: value for name, value in raw.headers.items() if name.startswith("x-quality")}
     return raw, told
-
-
-def until(found: Callable[[], Any]) -> Any:
-    """Waits with a bound."""
-    end = time.monotonic() + 20
-    while time.monotonic() < end:
-        if value := found():
-            return value
-        time.sleep(0.05)
-    raise AssertionError("it did not happen")
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 from contract_setup import API_KEY
 from openai import OpenAI
 from openai.types.chat import ChatCompletionMessageParam
+from scored import assistants, script
 from scripted import UPSTREAM_KEY, ScriptedUpstream, completion
 
 from processes import Server, gateway
@@ -46,13 +46,8 @@ ASSISTANTS: dict[str, dict[str, Any]] = {
 
 
 def settings(base_url: str) -> str:
-    parts = [SETTINGS.format(base_url=base_url, key=UPSTREAM_KEY)]
-    for name, more in ASSISTANTS.items():
-        fields = {"name": name, "model": ["one/m"], "quality_score": 50, "quality_logprobs": True, **more}
-        parts.append(
-            "\n".join(["[[assistants]]", *(f"{key} = {json.dumps(of)}" for key, of in fields.items())])
-        )
-    return "\n\n".join(parts)
+    own = assistants(ASSISTANTS, quality_logprobs=True)
+    return SETTINGS.format(base_url=base_url, key=UPSTREAM_KEY) + own
 
 
 @pytest.fixture(scope="module")
@@ -101,11 +96,6 @@ def streaming(words: list[str], logprob: float = -0.2) -> dict[str, Any]:
 def refusing(message: str, status: int = 400) -> dict[str, Any]:
     error = {"message": message, "type": "invalid_request_error", "param": "logprobs", "code": None}
     return {"status": status, "body": json.dumps({"error": error})}
-
-
-def script(*steps: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    key = uuid.uuid4().hex
-    return key, {"x_script": {"key": key, "steps": list(steps)}}
 
 
 def asked(scripted: ScriptedUpstream, key: str) -> list[tuple[Any, Any]]:

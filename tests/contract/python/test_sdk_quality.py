@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +11,8 @@ import pytest
 from contract_setup import API_KEY
 from openai import OpenAI
 from openai.types.chat import ChatCompletionMessageParam
-from scripted import UPSTREAM_KEY, ScriptedUpstream, completion
+from scored import assistants, bodies, saying, script
+from scripted import UPSTREAM_KEY, ScriptedUpstream
 
 from processes import Server, gateway
 
@@ -55,13 +55,7 @@ ASSISTANTS: dict[str, dict[str, Any]] = {
 
 
 def settings(base_url: str) -> str:
-    parts = [SETTINGS.format(base_url=base_url, key=UPSTREAM_KEY)]
-    for name, more in ASSISTANTS.items():
-        fields = {"name": name, "model": ["one/m"], "quality_score": 50, **more}
-        parts.append(
-            "\n".join(["[[assistants]]", *(f"{key} = {json.dumps(of)}" for key, of in fields.items())])
-        )
-    return "\n\n".join(parts)
+    return SETTINGS.format(base_url=base_url, key=UPSTREAM_KEY) + assistants(ASSISTANTS)
 
 
 @pytest.fixture(scope="module")
@@ -75,24 +69,6 @@ def scored(scripted: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory)
 def judge(scored: Server) -> Iterator[OpenAI]:
     with OpenAI(base_url=scored.base_url, api_key=API_KEY, timeout=45, max_retries=0) as client:
         yield client
-
-
-def saying(content: str, finish: str = "stop", **message: Any) -> dict[str, Any]:
-    body = completion("m")
-    body["choices"][0] |= {
-        "message": {"role": "assistant", "content": content, **message},
-        "finish_reason": finish,
-    }
-    return {"body": json.dumps(body)}
-
-
-def script(*steps: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    key = uuid.uuid4().hex
-    return key, {"x_script": {"key": key, "steps": list(steps)}}
-
-
-def bodies(scripted: ScriptedUpstream, key: str) -> list[dict[str, Any]]:
-    return [json.loads(call.body) for call in scripted.recorded(key)]
 
 
 def ask(client: OpenAI, model: str, extra: dict[str, Any], **more: Any) -> tuple[str | None, dict[str, str]]:

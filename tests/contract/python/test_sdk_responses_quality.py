@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import pytest
 from contract_setup import API_KEY
 from openai import OpenAI
 from openai.types.responses import Response
+from scored import assistants, bodies, saying, script, until
 from scripted import UPSTREAM_KEY, ScriptedUpstream, completion
 
 from processes import Server, clean_environment, gateway
@@ -40,7 +40,7 @@ base_url = "{base_url}"
 api_key = "{key}"
 models = ["m2", "j"]
 """
-JUDGE = '{ model = "two/j", sample = 1.0, enforced = true }'
+JUDGE = {"model": "two/j", "sample": 1.0, "enforced": True}
 ASSISTANTS: dict[str, dict[str, Any]] = {
     "flag": {},
     "retry": {"quality_action": "retry", "temperature": 0.8},
@@ -51,21 +51,14 @@ ASSISTANTS: dict[str, dict[str, Any]] = {
     "prefix": {"quality_action": "escalate", "quality_stream": "prefix-hold", "model": ["one/m", "two/m2"]},
     "weighed": {"quality_logprobs": True, "model": ["one/weighed"]},
     "strict": {"quality_logprobs": True, "quality_unscored": "block", "model": ["one/weighed"]},
-    "judged": {"quality_action": "block"},
+    "judged": {"quality_action": "block", "quality_judge": JUDGE},
     "kept": {"quality_action": "block", "chat_history": "default_on"},
     "unscored": {"quality_score": 0, "quality_action": "block"},
 }
 
 
 def settings(base_url: str) -> str:
-    parts = [SETTINGS.format(base_url=base_url, key=UPSTREAM_KEY)]
-    for name, more in ASSISTANTS.items():
-        fields = {"name": name, "model": ["one/m"], "quality_score": 50, **more}
-        lines = [f"{key} = {json.dumps(of)}" for key, of in fields.items()]
-        if name == "judged":
-            lines.append(f"quality_judge = {JUDGE}")
-        parts.append("\n".join(["[[assistants]]", *lines]))
-    return "\n\n".join(parts)
+    return SETTINGS.format(base_url=base_url, key=UPSTREAM_KEY) + assistants(ASSISTANTS)
 
 
 @pytest.fixture(scope="module")
@@ -86,13 +79,6 @@ def client(server: Server) -> Iterator[OpenAI]:
         yield client
 
 
-def saying(content: str | None, finish: str = "stop", **message: Any) -> dict[str, Any]:
-    body = completion("m")
-    said = {"role": "assistant", "content": content, **message}
-    body["choices"][0] |= {"message": said, "finish_reason": finish}
-    return {"body": json.dumps(body)}
-
-
 def told_in(*texts: str, finish: str = "stop") -> dict[str, Any]:
     """A stream of these texts."""
     head = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m"}
@@ -101,15 +87,6 @@ def told_in(*texts: str, finish: str = "stop") -> dict[str, Any]:
     ]
     choices.append({"index": 0, "delta": {}, "finish_reason": finish})
     return {"chunks": [*(json.dumps({**head, "choices": [choice]}) for choice in choices), "[DONE]"]}
-
-
-def script(*steps: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    key = uuid.uuid4().hex
-    return key, {"x_script": {"key": key, "steps": list(steps)}}
-
-
-def bodies(scripted: ScriptedUpstream, key: str) -> list[dict[str, Any]]:
-    return [json.loads(call.body) for call in scripted.recorded(key)]
 
 
 def ask(client: OpenAI, model: str, *steps: dict[str, Any], **more: Any) -> tuple[Response, dict[str, str]]:
@@ -127,16 +104,6 @@ def records(server: Server, **wanted: Any) -> list[dict[str, Any]]:
         line for line in lines if line.get("event") == "request" and line.get("operation") == "responses"
     ]
     return [line for line in found if all(line.get(name) == value for name, value in wanted.items())]
-
-
-def until(found: Callable[[], Any]) -> Any:
-    """Waits with a bound."""
-    end = time.monotonic() + 20
-    while time.monotonic() < end:
-        if value := found():
-            return value
-        time.sleep(0.02)
-    raise AssertionError("it did not come")
 
 
 def test_a_score_is_told_and_recorded(client: OpenAI, server: Server) -> None:
