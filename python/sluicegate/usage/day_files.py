@@ -5,18 +5,17 @@ Blocking: call it in a thread. Records are written by one process at a time, whi
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from operator import attrgetter
+from operator import itemgetter
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
-import msgspec
-
 from sluicegate.storage.errors import InvalidError, UnavailableError
 from sluicegate.usage.bodies import Body
 from sluicegate.usage.body_files import BodyFiles
+from sluicegate.usage.day_insert import Row, insert, parts
 from sluicegate.usage.day_search import COLUMNS, NAMES, record_of, search, where_hours
 from sluicegate.usage.model import (
     DAY_MS,
@@ -45,7 +44,6 @@ _BUSY_MS = 5000
 _DELETED = 5000
 _VERSION = 5
 
-_HOURS = ", ".join(f'"{name}"' for name in ("hour", *DIMENSIONS, *SUMS))
 # Clustered by id, which is time: a page is one look-up and a walk. Every other index ends in the id.
 _SCHEMA = f"""
 CREATE TABLE records (
@@ -62,13 +60,6 @@ CREATE TABLE hours (
 CREATE UNIQUE INDEX uq_hours ON hours (hour, {", ".join(f'coalesce("{name}", -1)' for name in DIMENSIONS)});
 PRAGMA user_version = {_VERSION};
 """
-_INSERT = f"INSERT OR IGNORE INTO records ({COLUMNS}) VALUES ({', '.join('?' * len(NAMES))})"  # noqa: S608 (constants)
-_dimensions: Callable[[Record], tuple[Any, ...]] = attrgetter(*DIMENSIONS)
-_summands: Callable[[Record], tuple[int, ...]] = attrgetter(*SUMS[1:])
-_ADD = (
-    f"INSERT INTO hours ({_HOURS}) VALUES ({', '.join('?' * (1 + len(DIMENSIONS) + len(SUMS)))}) "  # noqa: S608
-    f"ON CONFLICT DO UPDATE SET {', '.join(f'{name} = {name} + excluded.{name}' for name in SUMS)}"
-)
 
 
 class DayFiles:
@@ -83,11 +74,8 @@ class DayFiles:
 
         Raises UnavailableError, and then of each day all or nothing is written.
         """
-        days: dict[int, dict[bytes, Record]] = defaultdict(dict)
-        for record in records:
-            raw = id_bytes(record.id)
-            days[time_of(raw) // DAY_MS][raw] = record
-        return sum(self._write_day(day, of_day) for day, of_day in sorted(days.items()))
+        rows = sorted({id_bytes(record.id): record for record in records}.items(), key=itemgetter(0))
+        return sum(self._write_day(day, of_day) for day, of_day in parts(rows, DAY_MS))
 
     def page(self, wanted: Filter, *, below: str | None = None, limit: int = 50) -> Page:
         """The newest records below an id. A search stops after `SCANNED` rows, with `next` to go on."""
@@ -240,21 +228,20 @@ class DayFiles:
         except sqlite3.Error as error:
             raise UnavailableError(_reason(error)) from None
 
-    def _write_day(self, day: int, rows: dict[bytes, Record]) -> int:
+    def _write_day(self, day: int, rows: Sequence[Row]) -> int:
         self._make(day)
         with self._open(day) as db:
             db.execute("PRAGMA synchronous = NORMAL")
             db.execute("PRAGMA cache_size = -65536")
             db.execute("BEGIN IMMEDIATE")
             try:
-                fresh = _insert(db, rows)
-                db.executemany(_ADD, _sums(fresh))
+                fresh = insert(db, rows)
                 db.execute("COMMIT")
             except BaseException:
                 if db.in_transaction:
                     db.execute("ROLLBACK")
                 raise
-        return len(fresh)
+        return fresh
 
     def _make(self, day: int) -> None:
         path = self.path(day)
@@ -300,45 +287,11 @@ def _reason(error: sqlite3.Error) -> str:
     return "The usage records cannot be read or written: check the rights of the data directory."
 
 
-def _insert(db: sqlite3.Connection, rows: dict[bytes, Record]) -> dict[bytes, Record]:
-    """Write them. Returns those that were not there."""
-    before = db.total_changes
-    db.execute("SAVEPOINT whole")
-    db.executemany(_INSERT, map(_row, rows, rows.values()))
-    if db.total_changes - before == len(rows):
-        return rows
-    # Only after a crash: which of them were there has to be known before they are.
-    db.execute("ROLLBACK TO whole")
-    known = set(_known(db, list(rows)))
-    fresh = {raw: record for raw, record in rows.items() if raw not in known}
-    db.executemany(_INSERT, map(_row, fresh, fresh.values()))
-    return fresh
-
-
-def _known(db: sqlite3.Connection, ids: list[bytes]) -> Iterator[bytes]:
-    for start in range(0, len(ids), 500):
-        part = ids[start : start + 500]
-        marks = ", ".join("?" * len(part))
-        yield from (row[0] for row in db.execute(f"SELECT id FROM records WHERE id IN ({marks})", part))  # noqa: S608
-
-
-def _row(raw: bytes, record: Record) -> tuple[Any, ...]:
-    return (raw, *msgspec.structs.astuple(record)[1:])
-
-
 def _sum(key: Sequence[Any], numbers: Sequence[int], *, timed: bool) -> Sum:
     at, *of = key
     failed, *rest = numbers
     sums = dict(zip(SUMS, rest, strict=True))
     return Sum(at=at * HOUR_MS if timed else None, of=tuple(of), failed=failed, **sums)
-
-
-def _sums(rows: dict[bytes, Record]) -> list[tuple[Any, ...]]:
-    """The records as additions to the hours: few rows, however many records."""
-    alike: dict[tuple[Any, ...], list[tuple[int, ...]]] = defaultdict(list)
-    for raw, record in rows.items():
-        alike[(time_of(raw) // HOUR_MS, *_dimensions(record))].append(_summands(record))
-    return [(*key, len(found), *map(sum, zip(*found, strict=True))) for key, found in alike.items()]
 
 
 def _date(day: int) -> str:
