@@ -301,6 +301,9 @@ class Outcome:
     @property
     def finish_reasons(self) -> list[str]: ...
     @property
+    def finish(self) -> str | None:
+        """The first of them."""
+    @property
     def upstream_model(self) -> str | None: ...
     @property
     def events(self) -> int: ...
@@ -621,8 +624,6 @@ class Marks:
         """
     def phases(self, closing: float, relayed: bool) -> list[tuple[str, int]]:
         """Microseconds of each phase that it has come to; `relayed`: an answer was passed on."""
-    def line(self, closing: float, relayed: bool) -> str:
-        """The same as one text: all phases in order, with commas; empty where it did not come so far."""
 
 @final
 class Journal:
@@ -634,6 +635,46 @@ class Journal:
         """Raises OSError where the folder cannot be made or written, ValueError for a name with a slash."""
     def append(self, kind: int, payload: bytes) -> bool:
         """False: the disk does not take it; it waits in memory, or is lost where there is no room."""
+    def close(
+        self,
+        kind: int,
+        id: str,
+        workspace: str,
+        key: str,
+        operation: str,
+        stream: bool,
+        model: str | None,
+        assistant: str | None,
+        assistant_version: int | None,
+        upstream: str | None,
+        upstream_model: str | None,
+        status: int,
+        code: str | None,
+        error: str | None,
+        attempts: int,
+        prompt_tokens: int,
+        completion_tokens: int,
+        cached_tokens: int,
+        reasoning_tokens: int,
+        source: str,
+        micros: int,
+        first_us: int | None,
+        answer_us: int | None,
+        marks: Marks,
+        closing: float,
+        bytes_in: int,
+        bytes_out: int,
+        client: str | None,
+        finish: str | None,
+        conversation: str | None,
+        thinking: str | None,
+        scored: tuple[int | None, str | None, str | None, str | None] | None,
+    ) -> bool:
+        """Append a request that has ended, as `usage.model.Record` is encoded; False: as of `append`.
+
+        Tokens and millionths beyond 2^44 are 2^44. `answer_us`: from the call to the end of the answer; None:
+        there is none. `scored`: score, failed checks, method and reason.
+        """
     def flush(self) -> bool:
         """Write what waits; False: the disk still takes nothing."""
     def rotate(self) -> None:

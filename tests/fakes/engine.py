@@ -67,6 +67,10 @@ class FakeOutcome:
     certainty: tuple[int, bool] | None = None
     uncertain: str | None = None
 
+    @property
+    def finish(self) -> str | None:
+        return next(iter(self.finish_reasons), None)
+
 
 class FakeStream:
     """Sends its batches the moment it is attached, as `drain` does, and is over."""

@@ -10,7 +10,6 @@ from sluicegate.clock import monotonic
 from sluicegate.engine import Marks
 from sluicegate.telemetry.logs import Log
 from sluicegate.usage.bodies import Body, Copy
-from sluicegate.usage.closed import record_of
 from sluicegate.usage.measure import Metering, is_untold
 from sluicegate.usage.model import Record, bounded
 from sluicegate.usage.prices import FREE, Price
@@ -241,7 +240,7 @@ class Ledger:
         self.open_requests += 1
         self.open_streams += entry.stream
         if self.recorder is not None:
-            self.recorder.opened(entry.request_id, entry)
+            self.recorder.opened(entry)
 
     def refused(self, entry: Entry, status: int, code: str, message: str | None = None) -> None:
         """No answer of an upstream reached the client."""
@@ -294,8 +293,12 @@ class Ledger:
             micros = bounded(micros + entry.price.cost(used.prompt, used.completion, used.cached))
         if entry.spent_prompt or entry.spent_completion:
             prompt, completion = used.prompt + entry.spent_prompt, used.completion + entry.spent_completion
-            used = replace(used, prompt=prompt, completion=completion)
-        end = End(status, code, used, outcome, micros, closing)
+            used = replace(used, prompt=bounded(prompt), completion=bounded(completion))
+        if outcome is None:
+            end = End(status, code, used, None, micros, closing)
+        else:
+            times = outcome.first_event_us, outcome.duration_us
+            end = End(status, code, used, outcome, micros, closing, *times)
         # None: it was never admitted.
         if held is not None:
             self._settle(entry, held, end, message)
@@ -314,7 +317,7 @@ class Ledger:
         if entry.copy is not None:
             self._keep(entry, entry.copy, end.outcome)
         self.recorded += 1
-        self.recorder.closed(record_of(entry, end, message))
+        self.recorder.closed(entry, end, message)
 
     def _keep(self, entry: Entry, copy: Copy, outcome: "Outcome | None") -> None:
         if self._bodies is None:

@@ -43,6 +43,9 @@ class End(Struct, frozen=True, gc=False):
     micros: int
     # Of the clock.
     closing: float
+    # Microseconds to the first event of a stream, and of the whole call.
+    first_us: int | None = None
+    answer_us: int | None = None
 
 
 class Teller:
@@ -92,8 +95,8 @@ class Teller:
                     (used.prompt, used.completion, used.cached, used.reasoning),
                     end.micros,
                     entry.attempts,
-                    None if outcome is None else outcome.first_event_us,
-                    None if outcome is None else outcome.duration_us,
+                    end.first_us,
+                    end.answer_us,
                     entry.marks,
                     end.closing,
                 )

@@ -75,9 +75,17 @@ impl Writer {
 
     /// Append a record. False: it waits in memory, or is counted as lost where there is no room for it.
     pub fn append(&mut self, kind: u8, payload: &[u8]) -> bool {
+        self.append_made(kind, |frame| frame.extend_from_slice(payload))
+    }
+
+    /// The same with a payload that `make` appends to the frame.
+    pub fn append_made(&mut self, kind: u8, make: impl FnOnce(&mut Vec<u8>)) -> bool {
         let mut frame = std::mem::take(&mut self.frame);
-        frame_into(&mut frame, kind, payload);
-        let done = payload.len() <= LONGEST && self.flush() && self.write(&frame);
+        frame.clear();
+        frame.extend_from_slice(&[0; HEAD]);
+        make(&mut frame);
+        seal(&mut frame, kind);
+        let done = frame.len() <= LONGEST + HEAD && self.flush() && self.write(&frame);
         if !done {
             self.keep(&frame);
         }
@@ -173,13 +181,12 @@ impl Writer {
     }
 }
 
-fn frame_into(frame: &mut Vec<u8>, kind: u8, payload: &[u8]) {
-    frame.clear();
-    frame.extend_from_slice(&MARK);
-    frame.extend_from_slice(&(payload.len() as u32).to_le_bytes());
-    frame.extend_from_slice(&crc(kind, payload).to_le_bytes());
-    frame.push(kind);
-    frame.extend_from_slice(payload);
+/// Fill in the head of a frame whose payload is complete.
+fn seal(frame: &mut [u8], kind: u8) {
+    let Some((head, payload)) = frame.split_at_mut_checked(HEAD) else { return };
+    let (length, sum) = ((payload.len() as u32).to_le_bytes(), crc(kind, payload).to_le_bytes());
+    let made = MARK.into_iter().chain(length).chain(sum).chain([kind]);
+    head.iter_mut().zip(made).for_each(|(place, byte)| *place = byte);
 }
 
 fn crc(kind: u8, payload: &[u8]) -> u32 {

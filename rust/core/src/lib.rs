@@ -12,6 +12,7 @@ pub mod journal;
 pub mod json;
 pub mod launch;
 pub mod quality;
+pub mod record;
 pub mod relay;
 pub mod responses;
 pub mod shared;

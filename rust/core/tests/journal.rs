@@ -239,3 +239,14 @@ fn kill_loses_nothing_that_was_told() {
         assert!(segments(&folder.0).unwrap().iter().all(|segment| !segment.is_open));
     }
 }
+
+#[test]
+fn a_record_that_is_made_in_place_is_as_one_that_is_given() {
+    let folder = Folder::new();
+    let mut writer = folder.open();
+    assert!(writer.append_made(2, |frame| frame.extend_from_slice(b"made")));
+    assert!(!writer.append_made(2, |frame| frame.resize(frame.len() + LONGEST + 1, 7)));
+    assert!(writer.append(2, b"given"));
+    assert_eq!(all(&folder.0), [(2, b"made".to_vec()), (2, b"given".to_vec())]);
+    assert_eq!(writer.state().lost, 1);
+}

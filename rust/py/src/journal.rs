@@ -1,9 +1,17 @@
 //! `Journal`: the usage journal of a worker, and the segments of all of them.
 
+use crate::marks::Marks;
 use parking_lot::Mutex;
 use pyo3::{exceptions::PyValueError, prelude::*, types::PyBytes};
-use sluicegate_core::journal::{self, Segment, Writer};
+use sluicegate_core::{
+    journal::{self, Segment, Writer},
+    record::{Closed, Scored},
+    shared::clock::monotonic,
+};
 use std::path::PathBuf;
+
+/// Score, failed checks, method, reason.
+type Found<'a> = (Option<u64>, Option<&'a str>, Option<&'a str>, Option<&'a str>);
 
 /// Appends records to the segments of one process.
 #[pyclass(frozen, module = "sluicegate._core")]
@@ -24,6 +32,78 @@ impl Journal {
 
     fn append(&self, kind: u8, payload: &[u8]) -> bool {
         self.writer.lock().append(kind, payload)
+    }
+
+    /// One call for all that is known of a request: as a Python value that is encoded, it cost twice as much.
+    #[allow(clippy::too_many_arguments)]
+    fn close(
+        &self,
+        kind: u8,
+        id: &str,
+        workspace: &str,
+        key: &str,
+        operation: &str,
+        stream: bool,
+        model: Option<&str>,
+        assistant: Option<&str>,
+        assistant_version: Option<u64>,
+        upstream: Option<&str>,
+        upstream_model: Option<&str>,
+        status: u16,
+        code: Option<&str>,
+        error: Option<&str>,
+        attempts: u64,
+        prompt_tokens: u64,
+        completion_tokens: u64,
+        cached_tokens: u64,
+        reasoning_tokens: u64,
+        source: &str,
+        micros: u64,
+        first_us: Option<u64>,
+        answer_us: Option<u64>,
+        marks: &Marks,
+        closing: f64,
+        bytes_in: u64,
+        bytes_out: u64,
+        client: Option<&str>,
+        finish: Option<&str>,
+        conversation: Option<&str>,
+        thinking: Option<&str>,
+        scored: Option<Found<'_>>,
+    ) -> bool {
+        let marks = marks.until(closing, monotonic());
+        let (score, failed_checks, method, reason) = scored.unwrap_or_default();
+        let closed = Closed {
+            id,
+            workspace,
+            key,
+            operation,
+            stream,
+            model: model.unwrap_or_default(),
+            assistant,
+            assistant_version,
+            upstream,
+            upstream_model,
+            status,
+            code,
+            error,
+            attempts,
+            tokens: [prompt_tokens, completion_tokens, cached_tokens, reasoning_tokens],
+            source,
+            micros,
+            first_us,
+            duration_us: marks.duration(),
+            overhead_us: marks.overhead(answer_us),
+            bytes_in,
+            bytes_out,
+            client,
+            finish,
+            conversation,
+            thinking,
+            scored: Scored { score, failed_checks, method, reason },
+            phases: &marks.line(answer_us.is_some()),
+        };
+        self.writer.lock().append_made(kind, |frame| closed.encode_into(frame))
     }
 
     fn flush(&self) -> bool {

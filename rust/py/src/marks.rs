@@ -76,8 +76,4 @@ impl Marks {
         let found = self.until(closing, monotonic()).phases(relayed);
         PHASES.into_iter().zip(found).filter_map(|(name, took)| Some((name, took?))).collect()
     }
-
-    fn line(&self, closing: f64, relayed: bool) -> String {
-        self.until(closing, monotonic()).line(relayed)
-    }
 }

@@ -63,6 +63,7 @@ pub struct Outcome {
     thought_unmatched: bool,
     thought_missed: bool,
     finish_reasons: Vec<String>,
+    finish: Option<String>,
     upstream_model: Option<String>,
     events: u64,
     bytes_in: u64,
@@ -79,7 +80,7 @@ fn micros(d: Duration) -> u64 {
 }
 
 impl Outcome {
-    pub fn new(py: Python<'_>, o: outlet::Outcome) -> Self {
+    pub fn new(py: Python<'_>, mut o: outlet::Outcome) -> Self {
         let usage = o.observed.usage.unwrap_or_default();
         let closing = o.closing.unwrap_or_default();
         let (certainty, uncertain) = match o.observed.certainty {
@@ -87,6 +88,8 @@ impl Outcome {
             Some(Certainty::Known(Features { packed, tops })) => (Some((packed, tops)), None),
             Some(Certainty::Unknown(why)) => (None, Some(why)),
         };
+        let finish_reasons: Vec<String> =
+            std::mem::take(&mut o.observed.finish_reasons).into_iter().flatten().collect();
         Outcome {
             state: match o.end {
                 End::Finished => "finished",
@@ -109,7 +112,8 @@ impl Outcome {
             events: o.observed.events,
             bytes_in: o.observed.bytes,
             bytes_out: o.observed.sent,
-            finish_reasons: o.observed.finish_reasons.into_iter().flatten().collect(),
+            finish: finish_reasons.first().cloned(),
+            finish_reasons,
             upstream_model: o.observed.model,
             first_event_us: o.first_event.map(micros),
             duration_us: micros(o.duration),
