@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from sluicegate import engine
-from sluicegate.limits.admit import Demand, Limiter, Scope, scope
+from sluicegate.limits.admit import Limiter, Together, scope, together
 from sluicegate.limits.alone import Alone
 from sluicegate.limits.model import Budget, Limits
 from sluicegate.limits.shared import SharedLimits
@@ -27,24 +27,25 @@ from sluicegate.telemetry.logs import Log
 
 LIMITS = Limits(requests_per_minute=10**9, tokens_per_minute=10**12, concurrent_requests=10**6)
 BUDGET = Budget(usd_per_month=1e6)
-DEMAND = Demand(100, 100, 10)
+# Tokens, and millionths of a dollar.
+DEMAND = 200, 10
 
 
-def scopes() -> tuple[Scope, ...]:
+def limited() -> Together:
     """A workspace and a key."""
     made = scope("workspace", "w", "w", LIMITS, BUDGET), scope("key", "k", "k", LIMITS, BUDGET)
-    return tuple(one for one in made if one is not None)
+    return together(*(one for one in made if one is not None))
 
 
 async def ask(limiter: Limiter, clients: int, requests: int) -> tuple[float, float]:
     """Microseconds of CPU for a request, and the median of milliseconds for a decision."""
     took: list[float] = []
-    asked = scopes()
+    asked = limited()
 
     async def client() -> None:
         for _ in range(requests // clients):
             begun = time.perf_counter()
-            held = await limiter.hold(asked, DEMAND)
+            held = await limiter.hold(asked, *DEMAND)
             took.append(time.perf_counter() - begun)
             held.settle(150, 10)
             await asyncio.sleep(0)

@@ -471,6 +471,12 @@ class LimitRules:
     def __len__(self) -> int: ...
 
 @final
+class LimitSets:
+    """All limits that count for a request, put together once for many requests; immutable."""
+
+    def __new__(cls, sets: list[LimitRules]) -> Self: ...
+
+@final
 class Admission:
     """What came of one request: what it holds until it is settled, or why it is refused.
 
@@ -514,7 +520,7 @@ class Limits:
 
     def __new__(cls, path: str | PathLike[str] | None, processes: int = 1) -> Self:
         """Without a path every limit is one share of `processes`. Raises OSError, also for a full disk."""
-    def admit(self, sets: list[LimitRules], tokens: int, micros: int) -> Admission:
+    def admit(self, sets: LimitSets, tokens: int, micros: int) -> Admission:
         """Reserve all or nothing: one request, tokens, and millionths of a dollar."""
     def tick(self) -> int:
         """Once a second: say that this process lives, and give back what dead ones held. Returns how many."""

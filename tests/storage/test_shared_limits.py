@@ -16,7 +16,7 @@ from machines import of, told, until
 
 from redis_server import RedisServer
 from sluicegate.engine import Limits as Counting
-from sluicegate.limits.admit import Demand, Scope
+from sluicegate.limits.admit import Scope
 from sluicegate.limits.lease import Lease
 from sluicegate.limits.model import Budget, Limits
 from sluicegate.limits.shared import LEASE_US
@@ -233,13 +233,14 @@ async def test_periods_begin_as_in_the_core(server: RedisServer) -> None:
 
 async def test_the_demand_of_the_limiter_goes_there(machine: Any) -> None:
     from sluicegate.errors import GatewayError
-    from sluicegate.limits.admit import Limiter
+    from sluicegate.limits.admit import Limiter, together
 
     one = await machine()
     limiter = Limiter(Counting(None), lambda _scope, _percent: None, one)
-    scopes = of(Limits(requests_per_minute=1))
-    held = await limiter.hold(scopes, Demand(1, 1))
+    limited = together(*of(Limits(requests_per_minute=1)))
+    assert limiter.at_once(limited, 2, 0) is None
+    held = await limiter.hold(limited, 2, 0)
     assert dict(held.headers)[b"x-ratelimit-reset-requests"].startswith(b"1m0s")
     with pytest.raises(GatewayError, match="rate_limit_exceeded") as refused:
-        await limiter.hold(scopes, Demand(1, 1))
+        await limiter.hold(limited, 2, 0)
     assert 59_000 < int(dict(refused.value.headers)[b"retry-after-ms"]) <= 60_000

@@ -17,7 +17,7 @@ from fakes.gateway import Made
 from sluicegate.engine import LimitRules
 from sluicegate.engine import Limits as Counting
 from sluicegate.errors import GatewayError
-from sluicegate.limits.admit import NOTHING, Demand, Limiter, Scope, scope
+from sluicegate.limits.admit import NOTHING, Demand, Held, Limiter, Scope, Together, reserved, scope, together
 from sluicegate.limits.model import Budget, Limits, rules_of
 from sluicegate.settings import Secret, SettingsError, UpstreamConfig, load
 from sluicegate.usage import configured as usage
@@ -44,15 +44,22 @@ def limiter(warnings: Warnings | None = None) -> Limiter:
     return Limiter(Counting(None), warnings if warnings is not None else Warnings())
 
 
-def of(limits: Limits, budget: Budget = Budget(), name: str = "k") -> tuple[Scope, ...]:  # noqa: B008
+def of(limits: Limits, budget: Budget = Budget(), name: str = "k") -> Together:  # noqa: B008
     made = scope("key", name, name, limits, budget)
     assert made is not None
-    return (made,)
+    return together(made)
+
+
+def admit(limiter: Limiter, limited: Together, demand: Demand) -> Held:
+    held = limiter.at_once(limited, reserved(limited, demand), demand.micros)
+    # One machine counts: nobody is waited for.
+    assert held is not None
+    return held
 
 
 def test_without_limits_nothing_is_counted() -> None:
     assert scope("key", "k", "k", Limits()) is None
-    assert limiter().admit((), Demand(1, 1)) is NOTHING
+    assert reserved(None, Demand(1, 1)) == 2
     NOTHING.settle(5, 5)
 
 
@@ -80,9 +87,9 @@ def test_every_limit_and_budget_becomes_a_rule() -> None:
 )
 def test_a_refusal_names_the_limit_and_the_wait(limits: Limits, kind: str, words: str) -> None:
     admits, scopes = limiter(), of(limits)
-    held = [admits.admit(scopes, Demand(4, 6)) for _ in range(2)]
+    held = [admit(admits, scopes, Demand(4, 6)) for _ in range(2)]
     with pytest.raises(GatewayError) as refused:
-        admits.admit(scopes, Demand(4, 6))
+        admit(admits, scopes, Demand(4, 6))
     error = refused.value
     assert (error.status, error.code, error.type) == (429, "rate_limit_exceeded", kind)
     assert words in error.message
@@ -98,20 +105,20 @@ def test_a_refusal_names_the_limit_and_the_wait(limits: Limits, kind: str, words
 def test_places_come_back() -> None:
     admits, scopes = limiter(), of(Limits(concurrent_requests=1))
     for _ in range(3):
-        held = admits.admit(scopes, Demand(1, 1))
+        held = admit(admits, scopes, Demand(1, 1))
         with pytest.raises(GatewayError):
-            admits.admit(scopes, Demand(1, 1))
+            admit(admits, scopes, Demand(1, 1))
         held.settle(1, 0)
     # Dropped without a word: the place is free all the same.
-    held = admits.admit(scopes, Demand(1, 1))
+    held = admit(admits, scopes, Demand(1, 1))
     del held
-    admits.admit(scopes, Demand(1, 1)).settle(1, 0)
+    admit(admits, scopes, Demand(1, 1)).settle(1, 0)
 
 
 def test_tokens_are_settled_to_what_was_used() -> None:
     admits, scopes = limiter(), of(Limits(tokens_per_minute=1000))
-    admits.admit(scopes, Demand(100, 800)).settle(50, 0)
-    held = admits.admit(scopes, Demand(100, 800))
+    admit(admits, scopes, Demand(100, 800)).settle(50, 0)
+    held = admit(admits, scopes, Demand(100, 800))
     headers = dict(held.headers)
     assert headers[b"x-ratelimit-limit-tokens"] == b"1000"
     assert 50 <= int(headers[b"x-ratelimit-remaining-tokens"]) <= 60
@@ -120,9 +127,9 @@ def test_tokens_are_settled_to_what_was_used() -> None:
 
 def test_an_answer_may_be_longer_than_a_burst_and_a_prompt_may_not() -> None:
     admits, scopes = limiter(), of(Limits(tokens_per_minute=100))
-    admits.admit(scopes, Demand(10, 100_000)).settle(20, 0)
+    admit(admits, scopes, Demand(10, 100_000)).settle(20, 0)
     with pytest.raises(GatewayError) as refused:
-        admits.admit(scopes, Demand(101, 5))
+        admit(admits, scopes, Demand(101, 5))
     assert "needs 101 tokens, more than the key `k`: 100 tokens per minute" in refused.value.message
     assert dict(refused.value.headers)[b"x-should-retry"] == b"false"
 
@@ -130,16 +137,16 @@ def test_an_answer_may_be_longer_than_a_burst_and_a_prompt_may_not() -> None:
 def test_a_budget_warns_and_then_stops() -> None:
     warnings = Warnings()
     admits, scopes = limiter(warnings), of(Limits(), Budget(usd_per_month=2.0, warn_percent=50))
-    admits.admit(scopes, Demand(1, 1, 600_000)).settle(2, 400_000)
-    held = admits.admit(scopes, Demand(1, 1, 1_000_000))
+    admit(admits, scopes, Demand(1, 1, 600_000)).settle(2, 400_000)
+    held = admit(admits, scopes, Demand(1, 1, 1_000_000))
     assert warnings == []
-    second = admits.admit(scopes, Demand(1, 1, 600_001))
+    second = admit(admits, scopes, Demand(1, 1, 600_001))
     assert warnings == [("k", 70)]
     assert dict(second.headers)[b"x-budget-used-percent"] == b"70"
     held.settle(2, 1_000_000)
     second.settle(2, 600_001)
     with pytest.raises(GatewayError) as refused:
-        admits.admit(scopes, Demand(1, 1, 1))
+        admit(admits, scopes, Demand(1, 1, 1))
     error = refused.value
     assert (error.status, error.code) == (429, "insufficient_quota")
     assert dict(error.headers)[b"x-should-retry"] == b"false"
@@ -148,7 +155,7 @@ def test_a_budget_warns_and_then_stops() -> None:
 
 def test_a_budget_of_nothing_lets_nothing_through() -> None:
     with pytest.raises(GatewayError, match="insufficient_quota"):
-        limiter().admit(of(Limits(), Budget(tokens_total=0)), Demand(1, 1))
+        admit(limiter(), of(Limits(), Budget(tokens_total=0)), Demand(1, 1))
 
 
 @pytest.mark.asyncio

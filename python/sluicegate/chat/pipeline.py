@@ -151,19 +151,19 @@ class Pipeline:
         parts, plan = self._parts, ask.plan
         if plan.assistant is not None:
             entry.assistant, entry.assistant_version = plan.assistant.id, plan.assistant.version
-        scopes = parts.scopes.of(plan, principal)
-        if scopes:
-            check_size(scopes, entry.bytes_in)
+        limited = parts.scopes.of(plan, principal)
+        if limited is not None:
+            check_size(limited, entry.bytes_in)
         # The first candidate stands for all of them; what the answer costs is told by the one that gives it.
         entry.price = price = parts.scopes.price(plan.steps[0][0])
         asked = demand(ask, price)
         parts.ledger.check()
         entry.prompt_tokens = asked.prompt
+        entry.reserved_tokens, entry.reserved_micros = reserve = reserved(limited, asked), asked.micros
         held: Held = NOTHING
-        if scopes:
-            held = await parts.limiter.hold(scopes, asked)
+        if limited is not None:
+            held = parts.limiter.at_once(limited, *reserve) or await parts.limiter.hold(limited, *reserve)
             entry.limit_headers = held.headers
-        entry.reserved_tokens, entry.reserved_micros = reserved(scopes, asked), asked.micros
         entry.copy = copy_of(plan.view.settings.bodies, ask.request.body)
         parts.ledger.opened(entry, held)
         entry.marks.admitted()

@@ -5,7 +5,16 @@ from typing import TYPE_CHECKING
 
 from sluicegate.chat.window import BYTES_A_TOKEN, MEDIA_TOKENS
 from sluicegate.keys.model import Principal
-from sluicegate.limits.admit import ANSWER_TOKENS, Demand, Limiter, Scope, check_size
+from sluicegate.limits.admit import (
+    ANSWER_TOKENS,
+    Demand,
+    Limiter,
+    Scope,
+    Together,
+    check_size,
+    reserved,
+    together,
+)
 from sluicegate.upstreams.profile import kind_of
 from sluicegate.usage.prices import FREE, Price, Prices
 
@@ -25,7 +34,7 @@ _TEMPLATE_TOKENS = 16
 class Scopes:
     """The limits of workspaces, assistants and keys, as the requests of one worker find them."""
 
-    __slots__ = ("_keys", "_prices", "_seen", "_seen_by")
+    __slots__ = ("_keys", "_prices", "_seen", "_seen_by", "_together")
 
     def __init__(
         self, keys: Mapping[str, Scope], prices: Prices, on_new: Callable[[Scope], None] | None = None
@@ -33,26 +42,33 @@ class Scopes:
         """`keys`: those of the settings, by id. `on_new` is told of each when it is first used."""
         self._keys = keys
         self._prices = prices
+        self._together: dict[tuple[Scope | None, ...], Together] = {}
         self._seen: set[LimitRules] = set()
         self._seen_by = on_new
 
-    def of(self, plan: "Plan", principal: Principal) -> tuple[Scope, ...]:
-        """Workspace, assistant and key, those of them that have limits."""
+    def of(self, plan: "Plan", principal: Principal) -> Together | None:
+        """Of workspace, assistant and key; None where none of them has limits."""
         view = plan.view
         of_key = self._keys.get(principal.id) if principal.is_configured else principal.limited
         of_assistant = None if plan.assistant is None else view.assistant_scopes.get(plan.assistant.name)
         if view.scope is None and of_assistant is None and of_key is None:
-            return ()
-        found = tuple(one for one in (view.scope, of_assistant, of_key) if one is not None)
+            return None
+        found = view.scope, of_assistant, of_key
+        return self._together.get(found) or self._put_together(found)
+
+    def _put_together(self, found: tuple[Scope | None, ...]) -> Together:
+        scopes = [one for one in found if one is not None]
+        # Workspaces change: what is no longer in use must not stay for ever.
+        if len(self._together) >= _MOST_SEEN:
+            self._together.clear()
+            self._seen.clear()
         if self._seen_by is not None:
-            for one in found:
+            for one in scopes:
                 if one.rules not in self._seen:
-                    # Workspaces change: what is no longer in use must not stay for ever.
-                    if len(self._seen) >= _MOST_SEEN:
-                        self._seen.clear()
                     self._seen.add(one.rules)
                     self._seen_by(one)
-        return found
+        made = self._together[found] = together(*scopes)
+        return made
 
     def price(self, candidate: "Candidate") -> Price:
         """What the candidate's tokens cost."""
@@ -86,11 +102,12 @@ def leave(entry: "Entry") -> None:
         entry.at_upstream = None
 
 
-async def enter(limiter: Limiter, limited: Scope, entry: "Entry") -> None:
+async def enter(limiter: Limiter, limited: Together, entry: "Entry") -> None:
     """Reserve of an upstream's own limits, until its answer ends. Raises 413 or 429."""
-    check_size((limited,), entry.bytes_in)
+    check_size(limited, entry.bytes_in)
     prompt = entry.prompt_tokens
-    entry.at_upstream = await limiter.hold((limited,), Demand(prompt, max(entry.reserved_tokens - prompt, 0)))
+    tokens = reserved(limited, Demand(prompt, max(entry.reserved_tokens - prompt, 0)))
+    entry.at_upstream = limiter.at_once(limited, tokens, 0) or await limiter.hold(limited, tokens, 0)
 
 
 def worth_telling(refused: "list[GatewayError]") -> "GatewayError":

@@ -6,7 +6,7 @@ from typing import ClassVar, Protocol
 from msgspec import Struct
 
 from sluicegate import errors
-from sluicegate.engine import Admission, LimitRules
+from sluicegate.engine import Admission, LimitRules, LimitSets
 from sluicegate.errors import GatewayError, Header
 from sluicegate.limits.model import MICROS, NO_BUDGET, NO_LIMITS, Budget, Limits, Subject, rules_of
 
@@ -24,8 +24,8 @@ _KINDS = {
 }
 
 
-class Scope(Struct, frozen=True, gc=False):
-    """The limits of one workspace, key, assistant or upstream, ready to be counted."""
+class Scope(Struct, frozen=True, gc=False, eq=False):
+    """The limits of one workspace, key, assistant or upstream, ready to be counted. Equal to itself alone."""
 
     subject: Subject
     id: str
@@ -35,6 +35,33 @@ class Scope(Struct, frozen=True, gc=False):
     budget: Budget = NO_BUDGET
     # Tokens beyond which no request could ever be admitted.
     largest: int | None = None
+
+
+class Together(Struct, frozen=True, gc=False):
+    """All limits that count for a request, put together once for all requests that are alike."""
+
+    scopes: tuple[Scope, ...]
+    # Of each scope.
+    sets: LimitSets
+    # Tokens beyond which no request could ever be admitted.
+    largest: int | None
+    # The smallest of the sizes that a body may have.
+    request_bytes: int | None
+    # The smallest share of a budget from which on there are warnings, in percent.
+    warn_percent: int
+
+
+def together(*scopes: Scope) -> Together:
+    """Whatever counts for a request."""
+    largest = [one.largest for one in scopes if one.largest is not None]
+    sizes = [one.limits.request_bytes for one in scopes if one.limits.request_bytes is not None]
+    return Together(
+        scopes,
+        LimitSets([one.rules for one in scopes]),
+        min(largest, default=None),
+        min(sizes, default=None),
+        min((one.budget.warn_percent for one in scopes), default=100),
+    )
 
 
 class Demand(Struct, frozen=True, gc=False):
@@ -48,7 +75,7 @@ class Demand(Struct, frozen=True, gc=False):
 class Counting(Protocol):
     """The part of the core's `Limits` that admits."""
 
-    def admit(self, sets: list[LimitRules], tokens: int, micros: int) -> Admission:
+    def admit(self, sets: LimitSets, tokens: int, micros: int) -> Admission:
         """Reserve all or nothing."""
 
 
@@ -146,53 +173,53 @@ class Limiter:
         self._on_warning = on_warning
         self._on_refusal = on_refusal
 
-    async def hold(self, scopes: tuple[Scope, ...], demand: Demand) -> Held:
-        """Raises 429 where one of the limits refuses; then nothing is held."""
-        if self._sharing is None or not scopes:
-            return self.admit(scopes, demand)
-        tokens = reserved(scopes, demand)
-        return self._judged(await self._sharing.admit(scopes, tokens, demand.micros), scopes, tokens)
+    def at_once(self, limited: Together, tokens: int, micros: int) -> "Held | None":
+        """Raises 429 where one of the limits refuses; then nothing is held. None: ask `hold`."""
+        if self._sharing is not None:
+            return None
+        return self._judged(self._counting.admit(limited.sets, tokens, micros), limited, tokens)
 
-    def admit(self, scopes: tuple[Scope, ...], demand: Demand) -> Held:
-        """As `hold`, counted on this machine."""
-        if not scopes:
-            return NOTHING
-        tokens = reserved(scopes, demand)
-        return self._judged(
-            self._counting.admit([s.rules for s in scopes], tokens, demand.micros), scopes, tokens
-        )
+    async def hold(self, limited: Together, tokens: int, micros: int) -> Held:
+        """The same, where several machines count."""
+        if self._sharing is None:
+            return self._judged(self._counting.admit(limited.sets, tokens, micros), limited, tokens)
+        return self._judged(await self._sharing.admit(limited.scopes, tokens, micros), limited, tokens)
 
-    def _judged(self, held: Answer, scopes: tuple[Scope, ...], tokens: int) -> Held:
+    def _judged(self, held: Answer, limited: Together, tokens: int) -> Held:
         if held.refused is not None:
             if self._on_refusal is not None:
-                self._on_refusal(scopes[held.refused[0]].subject, held.reason or "rate")
-            raise refusal(held, scopes, tokens)
-        if held.budget is not None:
-            used, most = held.budget
-            percent = used * 100 // most if most else 100
-            warned = [s for s in scopes if s.budget is not NO_BUDGET and percent >= s.budget.warn_percent]
-            if warned:
-                self._on_warning(warned[0], percent)
-                return Warned(held, percent)
+                self._on_refusal(limited.scopes[held.refused[0]].subject, held.reason or "rate")
+            raise refusal(held, limited.scopes, tokens)
+        budget = held.budget
+        if budget is not None and budget[0] * 100 >= budget[1] * limited.warn_percent:
+            return self._warned(held, limited.scopes, *budget)
         return held
 
+    def _warned(self, held: Answer, scopes: tuple[Scope, ...], used: int, most: int) -> Held:
+        percent = used * 100 // most if most else 100
+        warned = [s for s in scopes if s.budget is not NO_BUDGET and percent >= s.budget.warn_percent]
+        if not warned:
+            return held
+        self._on_warning(warned[0], percent)
+        return Warned(held, percent)
 
-def check_size(scopes: tuple[Scope, ...], size: int) -> None:
+
+def check_size(limited: Together, size: int) -> None:
     """Raises 413 for a body beyond what the limits allow."""
-    for limited in scopes:
-        most = limited.limits.request_bytes
+    if limited.request_bytes is None or size <= limited.request_bytes:
+        return
+    for one in limited.scopes:
+        most = one.limits.request_bytes
         if most is not None and size > most:
-            raise errors.request_above_limit(size, most, _owner(limited))
+            raise errors.request_above_limit(size, most, _owner(one))
 
 
-def reserved(scopes: tuple[Scope, ...], demand: Demand) -> int:
+def reserved(limited: Together | None, demand: Demand) -> int:
     """Tokens to reserve. An answer that may be longer than a burst takes all of it: it is settled later."""
     whole = demand.prompt + demand.answer
-    for limited in scopes:
-        largest = limited.largest
-        if largest is not None and whole > largest:
-            whole = max(largest, demand.prompt)
-    return whole
+    if limited is None or limited.largest is None or whole <= limited.largest:
+        return whole
+    return max(limited.largest, demand.prompt)
 
 
 def refusal(held: Answer, scopes: tuple[Scope, ...], tokens: int) -> GatewayError:

@@ -1,24 +1,17 @@
 """Limits while the other machines cannot be asked: each process counts one share of every limit."""
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-from sluicegate.engine import Admission, LimitRules
+from sluicegate.engine import Admission, LimitRules, LimitSets
 from sluicegate.errors import Header
-from sluicegate.limits.admit import Scope
+from sluicegate.limits.admit import Counting, Scope
 from sluicegate.limits.counted import Counted
 from sluicegate.limits.model import Rule
 
 # On answers and refusals that were decided so.
 COUNTED_ALONE: Header = (b"x-limits-counted", b"alone")
 _MOST_KNOWN = 10_000
-
-
-class Counting(Protocol):
-    """The part of the core's `Limits` that admits."""
-
-    def admit(self, sets: list[LimitRules], tokens: int, micros: int) -> Admission:
-        """Reserve all or nothing."""
 
 
 class _Share(NamedTuple):
@@ -85,7 +78,7 @@ class Alone:
             found = self._share(scope, counted).rules
             sets += found
             numbers += [number] * len(found)
-        admission = self._counting.admit(sets, tokens, micros)
+        admission = self._counting.admit(LimitSets(sets), tokens, micros)
         return admission, 0 if admission.refused is None else numbers[admission.refused[0]]
 
     def hold_places(self, scopes: tuple[Scope, ...], rules: "list[tuple[Counted, ...]]") -> Admission | None:
@@ -94,7 +87,7 @@ class Alone:
         sets = [share.places for share in shares if share.places is not None]
         if not sets:
             return None
-        admission = self._counting.admit(sets, 0, 0)
+        admission = self._counting.admit(LimitSets(sets), 0, 0)
         return admission if admission.refused is None else None
 
     def _share(self, scope: Scope, counted: tuple[Counted, ...]) -> _Share:

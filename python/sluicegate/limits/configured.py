@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from sluicegate.engine import Limits as Counting
-from sluicegate.limits.admit import Scope, scope
+from sluicegate.limits.admit import Scope, Together, scope, together
 from sluicegate.limits.model import Budget, Limits
 from sluicegate.settings import Settings, SettingsError
 from sluicegate.telemetry.logs import Log
@@ -26,14 +26,14 @@ def read_keys(settings: Settings, ids: Mapping[str, str]) -> dict[str, Scope]:
     return found
 
 
-def read_upstreams(settings: Settings) -> dict[str, Scope]:
+def read_upstreams(settings: Settings) -> dict[str, Together]:
     """By the name of an upstream. Raises SettingsError."""
     found = {}
     for index, upstream in enumerate(settings.upstreams):
         limits = settings.section(upstream.limits, Limits, ("upstreams", index, "limits"))
         made = scope("upstream", upstream.name, upstream.name, limits)
         if made is not None:
-            found[upstream.name] = made
+            found[upstream.name] = together(made)
     return found
 
 

@@ -7,7 +7,7 @@ from weakref import WeakValueDictionary
 from msgspec.structs import asdict
 
 from sluicegate.ids import PLATFORM
-from sluicegate.limits.admit import scope
+from sluicegate.limits.admit import scope, together
 from sluicegate.settings import UpstreamConfig
 from sluicegate.telemetry.logs import Log
 from sluicegate.upstreams.model import Stored, Upstream
@@ -73,7 +73,8 @@ class KeptUpstreams:
 
     def _renewed(self, before: Upstream | None, config: UpstreamConfig, record: UpstreamRecord) -> Upstream:
         stored = Stored(record.id, record.workspace)
-        limited = scope("upstream", record.id, record.name, record.limits)
+        own = scope("upstream", record.id, record.name, record.limits)
+        limited = None if own is None else together(own)
         if before is not None and all(
             getattr(before.config, name) == getattr(config, name) for name in _OF_HANDLE
         ):

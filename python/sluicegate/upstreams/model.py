@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sluicegate.clock import monotonic
 from sluicegate.errors import TOO_MANY
-from sluicegate.limits.admit import Scope
+from sluicegate.limits.admit import Together
 from sluicegate.settings import UpstreamConfig
 from sluicegate.upstreams.health import Health
 from sluicegate.upstreams.profile import PROFILES, Profile, UpstreamKind, kind_of
@@ -54,7 +54,7 @@ class Upstream:
         before: "Upstream | None" = None,
         *,
         stored: Stored | None = None,
-        limited: Scope | None = None,
+        limited: Together | None = None,
     ) -> None:
         """`before`: the same server before its configuration changed. `stored`: which one it is.
         `limited`: its limits.

@@ -43,8 +43,9 @@ class Price(Struct, frozen=True, gc=False):
 
     def cost(self, prompt: int, completion: int, cached: int = 0) -> int:
         """Millionths of a dollar, rounded up: what costs something never counts as nothing."""
-        cached = min(cached, prompt)
-        whole = (prompt - cached) * self.prompt + cached * self.cached + completion * self.completion
+        whole = prompt * self.prompt + completion * self.completion
+        if cached:
+            whole += min(cached, prompt) * (self.cached - self.prompt)
         return -(-whole // _MILLION)
 
 

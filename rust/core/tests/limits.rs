@@ -436,7 +436,7 @@ fn without_a_file_there_are_shares() {
         limits.settle(held, of(0), at(START));
     }
     let passed = (0..20).filter_map(|_| {
-        let held = limits.admit(&rules[..1], of(0), at(START)).ok()?;
+        let held = limits.admit(&[rules[0].clone()], of(0), at(START)).ok()?;
         limits.settle(held, of(0), at(START));
         Some(())
     });

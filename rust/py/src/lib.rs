@@ -45,6 +45,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<shared::SharedTable>()?;
     m.add_class::<limits::Limits>()?;
     m.add_class::<limits::LimitRules>()?;
+    m.add_class::<limits::LimitSets>()?;
     m.add_class::<limits::Admission>()?;
     m.add_function(wrap_pyfunction!(limits::rate_headers, m)?)?;
     m.add_class::<journal::Journal>()?;

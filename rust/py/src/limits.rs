@@ -1,11 +1,11 @@
 //! `Limits`, `LimitRules`, `Admission`: the limits of a machine, a request at a time.
 
 use parking_lot::Mutex;
-use pyo3::{exceptions::PyValueError, prelude::*, types::PyBytes};
+use pyo3::{exceptions::PyValueError, prelude::*, sync::PyOnceLock, types::PyBytes};
 use sluicegate_core::shared::{
     calendar::{Every, Wall},
     clock,
-    limits::{self, Demand, Now, Reason, Refusal, Reservation, Rule, Rules, Unit},
+    limits::{self, Demand, Now, Reason, Refusal, Reservation, Rule, Rules, Sets, Unit},
     rate::{Level, Rate},
     slots::Key,
     told,
@@ -60,6 +60,23 @@ impl LimitRules {
     }
 }
 
+/// All limits that count for a request.
+#[pyclass(frozen, module = "sluicegate._core")]
+pub struct LimitSets {
+    sets: Sets,
+    /// Of each set.
+    kinds: Vec<Vec<String>>,
+}
+
+#[pymethods]
+impl LimitSets {
+    #[new]
+    fn new(sets: Vec<PyRef<'_, LimitRules>>) -> Self {
+        let kinds = sets.iter().map(|rules| rules.kinds.clone()).collect();
+        LimitSets { sets: sets.iter().map(|rules| rules.rules.clone()).collect(), kinds }
+    }
+}
+
 /// What came of one request: what it holds, or why it is refused.
 #[pyclass(frozen, module = "sluicegate._core")]
 pub struct Admission {
@@ -111,8 +128,15 @@ impl Drop for Admission {
 type Headers<'py> = Vec<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)>;
 
 fn headers(py: Python<'_>, requests: Option<Level>, tokens: Option<Level>) -> Headers<'_> {
+    // Each answer has the same six names.
+    static NAMES: PyOnceLock<[[Py<PyBytes>; 3]; 2]> = PyOnceLock::new();
     let bytes = |text: &str| PyBytes::new(py, text.as_bytes());
-    told::headers(requests, tokens).map(|(name, value)| (bytes(name), bytes(&value))).collect()
+    let names = NAMES.get_or_init(py, || told::NAMES.map(|unit| unit.map(|name| bytes(name).unbind())));
+    let levels = [requests, tokens].into_iter().zip(names).filter_map(|(level, names)| Some((level?, names)));
+    levels
+        .flat_map(|(level, names)| names.iter().zip(told::values(level)))
+        .map(|(name, value)| (name.bind(py).clone(), bytes(&value)))
+        .collect()
 }
 
 /// The headers of rates that Redis counts: the unit, the limit, the burst, the period in microseconds, what is owed.
@@ -134,9 +158,9 @@ pub struct Limits {
 }
 
 impl Limits {
-    fn refused(&self, refusal: Refusal, sets: &[PyRef<'_, LimitRules>]) -> Admission {
+    fn refused(&self, refusal: Refusal, sets: &LimitSets) -> Admission {
         let (set, rule) = refusal.rule;
-        let kind = sets.get(set).and_then(|rules| rules.kinds.get(rule)).cloned().unwrap_or_default();
+        let kind = sets.kinds.get(set).and_then(|kinds| kinds.get(rule)).cloned().unwrap_or_default();
         let (reason, wait) = match refusal.reason {
             Reason::Rate { wait } => ("rate", Some(wait.div_ceil(MILLI))),
             Reason::TooLarge => ("too_large", None),
@@ -146,7 +170,7 @@ impl Limits {
         };
         let now = Now::read();
         let (mut requests, mut tokens) = (None, None);
-        if let Some(Rule::Rate { unit, rate }) = sets.get(set).and_then(|rules| rules.rules.get(rule)) {
+        if let Some(Rule::Rate { unit, rate }) = sets.sets.get(set).and_then(|rules| rules.get(rule)) {
             let level = Some(self.limits.level(rate, now));
             *(if *unit == Unit::Requests { &mut requests } else { &mut tokens }) = level;
         }
@@ -177,10 +201,9 @@ impl Limits {
         Ok(Limits { limits: Arc::new(limits) })
     }
 
-    fn admit(&self, sets: Vec<PyRef<'_, LimitRules>>, tokens: u64, micros: u64) -> Admission {
-        let rules: Vec<Rules> = sets.iter().map(|rules| rules.rules.clone()).collect();
-        match self.limits.admit(&rules, Demand { tokens, micros }, Now::read()) {
-            Err(refusal) => self.refused(refusal, &sets),
+    fn admit(&self, sets: &LimitSets, tokens: u64, micros: u64) -> Admission {
+        match self.limits.admit(&sets.sets, Demand { tokens, micros }, Now::read()) {
+            Err(refusal) => self.refused(refusal, sets),
             Ok(held) => Admission {
                 limits: self.limits.clone(),
                 refused: None,

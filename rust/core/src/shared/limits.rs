@@ -3,7 +3,7 @@
 //! Nothing is taken where one limit refuses. A file that is full or cannot be had is replaced by memory of this
 //! process, in which every limit is divided by the number of processes: less exact, never unlimited.
 
-pub use super::rules::{Demand, Now, Reason, Refusal, Rule, Rules, Unit};
+pub use super::rules::{Demand, Now, Reason, Refusal, Rule, Rules, Sets, Unit};
 use super::{
     calendar::Wall,
     clock,
@@ -49,7 +49,7 @@ struct Taken {
 /// What a request holds until it is settled.
 #[derive(Debug)]
 pub struct Reservation {
-    sets: Vec<Rules>,
+    sets: Sets,
     taken: Vec<Taken>,
     demand: Demand,
     /// The rates of requests and of tokens with the least left.
@@ -173,14 +173,15 @@ impl Limits {
     }
 
     /// Reserve what all rules allow, or tell which refuses.
-    pub fn admit(&self, sets: &[Rules], demand: Demand, now: Now) -> Result<Reservation, Refusal> {
+    pub fn admit<S: Clone + Into<Sets>>(&self, sets: &S, demand: Demand, now: Now) -> Result<Reservation, Refusal> {
+        let sets: Sets = sets.clone().into();
         // Looked at first, so that a refused request leaves no trace that others would have to wait for.
-        if let Some(refusal) = self.foresee(sets, demand, now) {
+        if let Some(refusal) = self.foresee(&sets, demand, now) {
             return Err(refusal);
         }
         let mut reservation = Reservation {
-            sets: sets.to_vec(),
             taken: Vec::with_capacity(sets.iter().map(|rules| rules.len()).sum()),
+            sets: sets.clone(),
             demand,
             requests: None,
             tokens: None,

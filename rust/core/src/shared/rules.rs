@@ -52,6 +52,9 @@ pub enum Rule {
 /// The limits of one workspace, key, assistant or upstream.
 pub type Rules = Arc<[Rule]>;
 
+/// All limits that count for a request.
+pub type Sets = Arc<[Rules]>;
+
 /// What a request asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Demand {
