@@ -571,6 +571,21 @@ class Metrics:
         """A request has ended. `tokens`: prompt, completion, cached, reasoning; `micros`: of a dollar."""
     def failed(self, upstream: str) -> None:
         """A call of an upstream has failed, whatever came of its request."""
+    def scored(
+        self,
+        workspace: str,
+        assistant: str,
+        score: int | None,
+        verdict: Literal["passed", "flagged", "blocked"],
+        again: int,
+        micros: int,
+        waited: int,
+    ) -> None:
+        """An answer was scored, 0 to 100; None: nothing can be said of it.
+
+        `again`: further answers that were asked for; `micros`: cost of those that nobody got, in millionths;
+        `waited`: for how many microseconds the client waited after the first answer was there.
+        """
     def refused(self, subject: str, reason: str) -> None:
         """A limit of a workspace, key, assistant or upstream has refused a request."""
     def count(self, name: str, more: int) -> None:
@@ -589,8 +604,8 @@ class Metrics:
         Counts over all processes, gauges of each that lives.
         """
     @staticmethod
-    def bounds() -> tuple[list[int], list[int]]:
-        """Upper bounds of the buckets in microseconds: of own work, and of what is waited for."""
+    def bounds() -> tuple[list[int], list[int], list[int]]:
+        """Upper bounds of the buckets: in microseconds of own work and of what is waited for; of scores."""
 
 @final
 class Marks:

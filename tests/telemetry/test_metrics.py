@@ -64,6 +64,8 @@ def metrics() -> Metrics:
     # What a client may choose must not break the text.
     ended(found, model='a "quoted"\\back\nslash', workspace="", operation="novel", code='x"y\n', status=499)
     found.refused("key", "budget")
+    found.scored("acme", 'a "b"/c', 95, "passed", 1, 500_000, 2_000_000)
+    found.scored("acme", 'a "b"/c', None, "blocked", 0, 0, 0)
     found.publish("open_requests", 3)
     found.publish("moved_at_ms", 5000)
     found.publish_pools([("up", 4, 2, True), ("up", 1, 0, False), ("down", 0, 0, False)])
@@ -101,6 +103,15 @@ def test_the_official_parser_reads_every_family(metrics: Metrics, accept: str) -
     assert value("sluicegate_tokens_total", workspace="acme", type="prompt") == 20
     assert value("sluicegate_cost_dollars_total", workspace="acme") == 3.0
     assert value("sluicegate_limit_rejections_total", subject="key", reason="budget") == 1
+    scored = {"workspace": "acme", "assistant": 'a "b"/c'}
+    assert value("sluicegate_quality_score_sum", **scored) == 95
+    for le, count in (("90.0", 0), ("100.0", 1), ("+Inf", 1)):
+        assert value("sluicegate_quality_score_bucket", le=le, **scored) == count
+    assert value("sluicegate_quality_answers_total", verdict="blocked", **scored) == 1
+    assert value("sluicegate_quality_unscored_total", **scored) == 1
+    assert value("sluicegate_quality_asked_again_total", **scored) == 1
+    assert value("sluicegate_quality_cost_dollars_total", **scored) == 0.5
+    assert value("sluicegate_quality_wait_seconds_total", **scored) == 2.0
     assert value("sluicegate_upstream_retries_total") == 2
     assert value("sluicegate_open_requests") == 3
     assert value("sluicegate_usage_last_move_timestamp_seconds") == 5
@@ -133,7 +144,7 @@ def test_every_family_of_the_core_is_shown(metrics: Metrics) -> None:
 def test_histograms_grow_and_end_with_all(metrics: Metrics) -> None:
     families = parser.text_string_to_metric_families(exposition(metrics.read(), "")[0].decode())
     histograms = [family for family in families if family.type == "histogram"]
-    assert len(histograms) == 6
+    assert len(histograms) == 7
     for family in histograms:
         series: dict[Any, list[tuple[float, float]]] = {}
         counts = {}

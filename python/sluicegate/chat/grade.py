@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from sluicegate.chat.weigh import why_not
+from sluicegate.clock import monotonic
 from sluicegate.engine import Recipe, RequestError
 from sluicegate.errors import ClientGoneError, GatewayError, header_value, quality_below_threshold
 from sluicegate.quality.model import Grade, combined
+from sluicegate.usage.model import MICROS
 from sluicegate.usage.settle import used_of
 
 if TYPE_CHECKING:
@@ -67,7 +69,7 @@ class Grader:
 
     def _ended(self, job: "Job", rule: "QualityRule", candidate: "Candidate", outcome: "Outcome") -> None:
         """A stream has ended."""
-        _note(job.entry, self._of(rule, job.ask, candidate, outcome.answer, outcome))
+        _note(job.entry, rule, self._of(rule, job.ask, candidate, outcome.answer, outcome))
         if rule.judge is not None and outcome.answer is not None and outcome.state == "finished":
             self._judge_later(rule.judge, job, candidate, outcome.answer)
 
@@ -94,12 +96,14 @@ class Grader:
         """The best of as many answers as the action allows."""
         entry, parts, calls = job.entry, self._parts, self._calls(rule)
         answered = await calls.call(job)
+        began = monotonic()
         grade = await self._grade(rule, job, answered)
         asked: list[Candidate] = []
         while (
             _fails(rule, grade) and (again := _again(job, rule, answered, asked)) and parts.budget.withdraw()
         ):
             _leave(entry, answered, parts)
+            entry.asked_again += 1
             try:
                 other = await calls.call(again, asked if rule.action == "escalate" else ())
                 found = await self._grade(rule, job, other)
@@ -116,8 +120,10 @@ class Grader:
             else:
                 _discard(entry, answered, parts)
                 answered, grade = other, found
-        _note(entry, grade)
+        entry.scoring_us = int((monotonic() - began) * MICROS)
+        _note(entry, rule, grade)
         if _blocks(rule, grade):
+            entry.verdict = "blocked"
             _discard(entry, answered, parts)
             raise quality_below_threshold(job.ask.plan.name, grade.score, grade.why)
         if asked:
@@ -212,8 +218,9 @@ def _blocks(rule: "QualityRule", grade: Grade) -> bool:
     return rule.action == "block" and grade.score < rule.least
 
 
-def _note(entry: "Entry", grade: Grade) -> None:
+def _note(entry: "Entry", rule: "QualityRule", grade: Grade) -> None:
     entry.scored = grade
+    entry.verdict = "flagged" if _fails(rule, grade) else "passed"
     told = "none" if grade.score is None else str(grade.score)
     entry.limit_headers = [
         *entry.limit_headers,

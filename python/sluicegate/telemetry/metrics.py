@@ -95,6 +95,42 @@ FAMILIES = {
         "Requests that a limit or budget refused: whose, and why.",
         ("subject", "reason"),
     ),
+    "score": Family(
+        "score",
+        "sluicegate_quality_score",
+        "Scores of answers, 0 to 100, of assistants that want one.",
+        ("workspace", "assistant"),
+    ),
+    "scored": Family(
+        "counter",
+        "sluicegate_quality_answers",
+        "Answers by what became of them: `flagged` ones were not good enough and given all the same.",
+        ("workspace", "assistant", "verdict"),
+    ),
+    "unscored": Family(
+        "counter",
+        "sluicegate_quality_unscored",
+        "Answers that have no score, for a reason that their record has.",
+        ("workspace", "assistant"),
+    ),
+    "asked_again": Family(
+        "counter",
+        "sluicegate_quality_asked_again",
+        "Further answers that were asked for, because one was not good enough.",
+        ("workspace", "assistant"),
+    ),
+    "score_cost": Family(
+        "cost",
+        "sluicegate_quality_cost_dollars",
+        "What answers have cost that nobody got.",
+        ("workspace", "assistant"),
+    ),
+    "score_wait": Family(
+        "seconds",
+        "sluicegate_quality_wait_seconds",
+        "How long clients waited for a score and for other answers after the first one was there.",
+        ("workspace", "assistant"),
+    ),
     "lag": Family("fine", "sluicegate_event_loop_lag_seconds", "How late a worker's event loop was."),
     "retries": Family("counter", "sluicegate_upstream_retries", "Further tries after a failed call."),
     "internal_errors": Family("counter", "sluicegate_internal_errors", "Faults of the gateway itself."),
@@ -205,9 +241,9 @@ class _Collected:
         yield core.GaugeMetricFamily("sluicegate_workers", "Worker processes that live.", value=workers)
         for name, family in FAMILIES.items():
             found = self._samples.get(name, [])
-            if family.kind in ("coarse", "fine"):
+            if family.kind in ("coarse", "fine", "score"):
                 yield _histogram(core, family, found)
-            elif family.kind in ("counter", "cost", "worker_seconds"):
+            elif family.kind in ("counter", "cost", "seconds", "worker_seconds"):
                 yield _counter(core, family, found)
             elif family.kind == "worker":
                 yield _worker(core, family, found)
@@ -222,15 +258,16 @@ class _Collected:
 
 
 def _histogram(core: Any, family: Family, samples: Iterable[Sample]) -> Any:
-    fine, coarse = Metrics.bounds()
-    bounds = [f"{bound / _MICROSECONDS!r}" for bound in (fine if family.kind == "fine" else coarse)]
+    unit = 1 if family.kind == "score" else _MICROSECONDS
+    of_kind = dict(zip(("fine", "coarse", "score"), Metrics.bounds(), strict=True))
+    bounds = [f"{bound / unit!r}" for bound in of_kind[family.kind]]
     shown = core.HistogramMetricFamily(family.name, family.help, labels=family.labels)
     for _, labels, (*buckets, total) in samples:
         seen, cumulative = 0, []
         for bound, count in zip([*bounds, "+Inf"], buckets, strict=True):
             seen += count
             cumulative.append((bound, seen))
-        shown.add_metric(labels, cumulative, total / _MICROSECONDS)
+        shown.add_metric(labels, cumulative, total / unit)
     return shown
 
 

@@ -13,7 +13,7 @@ from sluicegate.usage.bodies import Body, Copy
 from sluicegate.usage.measure import Metering, is_untold
 from sluicegate.usage.model import Record, bounded
 from sluicegate.usage.prices import FREE, Price
-from sluicegate.usage.tell import End, Teller, Used, observed
+from sluicegate.usage.tell import End, Teller, Used, Verdict, observed
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -111,6 +111,10 @@ class Entry(Struct, gc=False):
     grade: "Callable[[Outcome], None] | None" = None
     # None: no score is asked for.
     scored: "Scored | None" = None
+    # What became of the answer, how many others were asked for, and for how long, in microseconds.
+    verdict: Verdict = "passed"
+    asked_again: int = 0
+    scoring_us: int = 0
     # Of answers that were not good enough, and that nobody got.
     spent_prompt: int = 0
     spent_completion: int = 0

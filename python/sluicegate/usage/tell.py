@@ -1,6 +1,6 @@
 """The end of a request, told to the metrics and to the traces. What fails here is never worth a request."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 _FIRST_5XX = 500
 # The cause of what the client itself has ended.
 CLIENT_CLOSED = "client_closed"
+
+# What became of an answer whose assistant wants a score; «flagged»: not good enough, and given all the same.
+Verdict = Literal["passed", "flagged", "blocked"]
 
 
 class Used(Struct, frozen=True, gc=False):
@@ -102,6 +105,16 @@ class Teller:
                 )
                 if outcome is not None and end.code not in (None, CLIENT_CLOSED):
                     self._metrics.failed(entry.upstream or "")
+                if entry.scored is not None:
+                    self._metrics.scored(
+                        entry.workspace,
+                        entry.model or "",
+                        entry.scored.score,
+                        entry.verdict,
+                        entry.asked_again,
+                        entry.spent_micros,
+                        entry.scoring_us,
+                    )
             if self._tracer is not None:
                 trace = entry.trace or self._tracer.begin(entry.marks.began, ())
                 trace.ended(entry, end)

@@ -4,9 +4,11 @@
 use proptest::prelude::*;
 use sluicegate_core::shared::{
     clock,
-    metrics::{Ended, Metrics, Sample, CODES, MODELS, SIZE, UPSTREAMS, WORKSPACES},
+    metrics::{Ended, Metrics, ASSISTANTS, CODES, MODELS, SIZE, UPSTREAMS, WORKSPACES},
     owners::Process,
     phases::{bucket, cells, Marks, COARSE, FINE, PHASES},
+    samples::Sample,
+    scored::{Scored, SCORES},
 };
 use std::{fs, path::PathBuf, thread};
 
@@ -275,4 +277,39 @@ proptest! {
         metrics.ended(&Ended { marks, ..request() });
         prop_assert!(!metrics.read(0).is_empty());
     }
+}
+
+#[test]
+fn scores_are_spread_over_buckets_and_have_what_they_cost() {
+    let metrics = Metrics::private().unwrap();
+    let one = Scored { of: ("acme", "Helper/2"), score: Some(70), verdict: "passed", ..Scored::default() };
+    metrics.scored(&one);
+    metrics.scored(&Scored { score: Some(71), verdict: "flagged", again: 1, micros: 9, waited: 1000, ..one });
+    metrics.scored(&Scored { score: None, verdict: "blocked", again: 2, micros: 1, waited: 500, ..one });
+    let found = metrics.read(0);
+    let of = |family: &str| -> Vec<&Sample> { found.iter().filter(|sample| sample.family == family).collect() };
+    let mut spread = vec![0; cells(&SCORES)];
+    (spread[6], spread[7]) = (1, 1);
+    spread[cells(&SCORES) - 1] = 141;
+    assert_eq!(of("score").len(), 1);
+    assert_eq!(of("score")[0].labels, ["acme", "Helper/2"]);
+    assert_eq!(of("score")[0].values, spread);
+    let verdicts: Vec<_> = of("scored").iter().map(|sample| (sample.labels[2].as_str(), sample.values[0])).collect();
+    assert_eq!(verdicts, [("passed", 1), ("flagged", 1), ("blocked", 1)]);
+    let sums = ["unscored", "asked_again", "score_cost", "score_wait"].map(|family| of(family)[0].values[0]);
+    assert_eq!(sums, [1, 3, 10, 1500]);
+}
+
+#[test]
+fn assistants_beyond_their_number_share_one_name() {
+    let metrics = Metrics::private().unwrap();
+    let names: Vec<String> = (0..ASSISTANTS + 9).map(|number| format!("a{number}")).collect();
+    for name in &names {
+        metrics.scored(&Scored { of: ("acme", name), score: Some(1), ..Scored::default() });
+    }
+    let found = metrics.read(0);
+    let scores: Vec<_> = found.iter().filter(|sample| sample.family == "score").collect();
+    assert_eq!(scores.len(), ASSISTANTS + 1);
+    let last = scores[ASSISTANTS];
+    assert_eq!((last.labels.as_slice(), last.values[0]), (["other".to_owned(), "other".to_owned()].as_slice(), 9));
 }

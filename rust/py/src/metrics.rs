@@ -6,6 +6,7 @@ use sluicegate_core::shared::{
     clock,
     metrics::{self, Ended, Pool},
     phases::{COARSE, FINE},
+    scored::{Scored, SCORES},
 };
 use std::path::PathBuf;
 
@@ -69,6 +70,20 @@ impl Metrics {
         self.metrics.failed(upstream);
     }
 
+    #[allow(clippy::too_many_arguments)] // as above
+    fn scored(
+        &self,
+        workspace: &str,
+        assistant: &str,
+        score: Option<u64>,
+        verdict: &str,
+        again: u64,
+        micros: u64,
+        waited: u64,
+    ) {
+        self.metrics.scored(&Scored { of: (workspace, assistant), score, verdict, again, micros, waited });
+    }
+
     fn refused(&self, subject: &str, reason: &str) {
         self.metrics.refused(subject, reason);
     }
@@ -98,9 +113,10 @@ impl Metrics {
         found.into_iter().map(|sample| (sample.family, sample.labels, sample.values)).collect()
     }
 
-    /// Upper bounds of the buckets in microseconds: of what the gateway does itself, and of what is waited for.
+    /// Upper bounds of the buckets: in microseconds of what the gateway does itself and of what is waited for, and of
+    /// scores.
     #[staticmethod]
-    fn bounds() -> (Vec<u64>, Vec<u64>) {
-        (FINE.to_vec(), COARSE.to_vec())
+    fn bounds() -> (Vec<u64>, Vec<u64>, Vec<u64>) {
+        (FINE.to_vec(), COARSE.to_vec(), SCORES.to_vec())
     }
 }

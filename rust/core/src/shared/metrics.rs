@@ -9,6 +9,7 @@ use super::{
     names::{self, Names},
     owners::{self, Owners, Process, MOST},
     phases::{bucket, cells, Marks, COARSE, FINE, PHASES},
+    scored,
     table::{Layout, Table},
 };
 use std::{
@@ -21,7 +22,7 @@ use std::{
 };
 
 /// "SLGMET" and the version of the layout.
-pub const MAGIC: u64 = 0x534c_474d_4554_0001;
+pub const MAGIC: u64 = 0x534c_474d_4554_0002;
 /// What is asked for. The last is everything that is none of the others.
 pub const OPERATIONS: [&str; 5] = ["chat", "completions", "embeddings", "responses", "other"];
 /// Classes of the status.
@@ -57,7 +58,7 @@ pub const GAUGES: [&str; 10] = [
     "limits_not_shared",
     "draining",
 ];
-/// So many workspaces, upstreams, models and error codes are counted one by one.
+/// So many workspaces, upstreams, models, error codes and assistants with scores are counted one by one.
 pub const WORKSPACES: usize = 64;
 /// See `WORKSPACES`.
 pub const UPSTREAMS: usize = 64;
@@ -65,40 +66,45 @@ pub const UPSTREAMS: usize = 64;
 pub const MODELS: usize = 128;
 /// See `WORKSPACES`.
 pub const CODES: usize = 96;
+/// See `WORKSPACES`.
+pub const ASSISTANTS: usize = 64;
 /// The name of all others.
 pub const OTHER: &str = "other";
 
-const TOP: usize = 192;
+pub(super) const TOP: usize = 192;
 const NAMES_AT: usize = owners::END.next_multiple_of(4096);
 const UPSTREAM_NAMES: usize = NAMES_AT + names::size(WORKSPACES);
 const MODEL_NAMES: usize = UPSTREAM_NAMES + names::size(UPSTREAMS);
 const CODE_NAMES: usize = MODEL_NAMES + names::size(MODELS);
-const BLOCKS_AT: usize = (CODE_NAMES + names::size(CODES)).next_multiple_of(4096);
+const ASSISTANT_NAMES: usize = CODE_NAMES + names::size(CODES);
+const BLOCKS_AT: usize = (ASSISTANT_NAMES + names::size(ASSISTANTS)).next_multiple_of(4096);
 
 // Cells of a block, from its first on.
-const PHASE: usize = 0;
-const OVERHEAD: usize = PHASE + 2 * PHASES.len() * cells(&FINE);
-const DURATION: usize = OVERHEAD + OPERATIONS.len() * cells(&FINE);
-const LAG: usize = DURATION + 2 * OPERATIONS.len() * cells(&COARSE);
-const REFUSED: usize = LAG + cells(&FINE);
-const COUNT: usize = REFUSED + SUBJECTS.len() * REASONS.len();
-const GAUGE: usize = COUNT + COUNTS.len();
+pub(super) const PHASE: usize = 0;
+pub(super) const OVERHEAD: usize = PHASE + 2 * PHASES.len() * cells(&FINE);
+pub(super) const DURATION: usize = OVERHEAD + OPERATIONS.len() * cells(&FINE);
+pub(super) const LAG: usize = DURATION + 2 * OPERATIONS.len() * cells(&COARSE);
+pub(super) const REFUSED: usize = LAG + cells(&FINE);
+pub(super) const COUNT: usize = REFUSED + SUBJECTS.len() * REASONS.len();
+pub(super) const GAUGE: usize = COUNT + COUNTS.len();
 // Of a workspace: requests by operation and status, tokens, cost.
-const WORKSPACE: usize = GAUGE + GAUGES.len();
-const OF_WORKSPACE: usize = OPERATIONS.len() * STATUSES.len() + TOKENS.len() + 1;
+pub(super) const WORKSPACE: usize = GAUGE + GAUGES.len();
+pub(super) const OF_WORKSPACE: usize = OPERATIONS.len() * STATUSES.len() + TOKENS.len() + 1;
 // Of an upstream: requests by status, failed calls, first token, duration, and three gauges.
-const UPSTREAM: usize = WORKSPACE + (WORKSPACES + 1) * OF_WORKSPACE;
-const FAILED: usize = STATUSES.len();
-const FIRST_TOKEN: usize = FAILED + 1;
-const ANSWER: usize = FIRST_TOKEN + cells(&COARSE);
-const POOL: usize = ANSWER + cells(&COARSE);
-const POOLS: usize = 3;
-const OF_UPSTREAM: usize = POOL + POOLS;
+pub(super) const UPSTREAM: usize = WORKSPACE + (WORKSPACES + 1) * OF_WORKSPACE;
+pub(super) const FAILED: usize = STATUSES.len();
+pub(super) const FIRST_TOKEN: usize = FAILED + 1;
+pub(super) const ANSWER: usize = FIRST_TOKEN + cells(&COARSE);
+pub(super) const POOL: usize = ANSWER + cells(&COARSE);
+pub(super) const POOLS: usize = 3;
+pub(super) const OF_UPSTREAM: usize = POOL + POOLS;
 // Of a model: requests, tokens, cost.
-const MODEL: usize = UPSTREAM + (UPSTREAMS + 1) * OF_UPSTREAM;
-const OF_MODEL: usize = 1 + TOKENS.len() + 1;
-const CODE: usize = MODEL + (MODELS + 1) * OF_MODEL;
-const STRIDE: usize = ((CODE + CODES + 1) * 8).next_multiple_of(64);
+pub(super) const MODEL: usize = UPSTREAM + (UPSTREAMS + 1) * OF_UPSTREAM;
+pub(super) const OF_MODEL: usize = 1 + TOKENS.len() + 1;
+pub(super) const CODE: usize = MODEL + (MODELS + 1) * OF_MODEL;
+// Of an assistant: see `scored.rs`.
+pub(super) const ASSISTANT: usize = CODE + CODES + 1;
+const STRIDE: usize = ((ASSISTANT + (ASSISTANTS + 1) * scored::CELLS) * 8).next_multiple_of(64);
 /// Of the whole file.
 pub const SIZE: usize = BLOCKS_AT + MOST * STRIDE;
 
@@ -138,14 +144,15 @@ pub type Pool = (String, u64, u64, bool);
 
 /// The metrics of a gateway's processes. It belongs to the process that opens it.
 pub struct Metrics {
-    table: Arc<Table>,
-    owners: Owners,
-    process: Option<Process>,
+    pub(super) table: Arc<Table>,
+    pub(super) owners: Owners,
+    pub(super) process: Option<Process>,
     block: AtomicUsize,
-    workspaces: Names,
-    upstreams: Names,
-    models: Names,
-    codes: Names,
+    pub(super) workspaces: Names,
+    pub(super) upstreams: Names,
+    pub(super) models: Names,
+    pub(super) codes: Names,
+    pub(super) assistants: Names,
 }
 
 static NOWHERE: AtomicU64 = AtomicU64::new(0);
@@ -181,6 +188,7 @@ impl Metrics {
             upstreams: Names::new(&table, UPSTREAM_NAMES, UPSTREAMS),
             models: Names::new(&table, MODEL_NAMES, MODELS),
             codes: Names::new(&table, CODE_NAMES, CODES),
+            assistants: Names::new(&table, ASSISTANT_NAMES, ASSISTANTS),
             table,
         }
     }
@@ -311,12 +319,12 @@ impl Metrics {
         }
     }
 
-    fn observe(&self, at: usize, bounds: &[u64], micros: u64) {
+    pub(super) fn observe(&self, at: usize, bounds: &[u64], micros: u64) {
         self.add(at + bucket(bounds, micros), 1);
         self.add(at + bounds.len() + 1, micros);
     }
 
-    fn add(&self, cell: usize, more: u64) {
+    pub(super) fn add(&self, cell: usize, more: u64) {
         if more > 0 {
             self.cell(self.block.load(Ordering::Relaxed), cell).fetch_add(more, Ordering::Relaxed);
         }
@@ -326,155 +334,11 @@ impl Metrics {
         self.cell(self.block.load(Ordering::Relaxed), cell).store(value, Ordering::Relaxed);
     }
 
-    fn cell(&self, block: usize, cell: usize) -> &'static AtomicU64 {
+    pub(super) fn cell(&self, block: usize, cell: usize) -> &'static AtomicU64 {
         self.table.cell(BLOCKS_AT + block * STRIDE + cell * 8).unwrap_or(&NOWHERE)
     }
 }
 
-fn position(names: &[&str], name: &str, otherwise: usize) -> usize {
+pub(super) fn position(names: &[&str], name: &str, otherwise: usize) -> usize {
     names.iter().position(|known| *known == name).unwrap_or(otherwise)
-}
-
-/// One value for whoever asks for all of them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sample {
-    /// What is counted.
-    pub family: &'static str,
-    /// The values of its labels.
-    pub labels: Vec<String>,
-    /// One number; of a histogram its buckets, and then its sum.
-    pub values: Vec<u64>,
-}
-
-/// The sums of all blocks, or the block of one process.
-struct Sums<'a> {
-    metrics: &'a Metrics,
-    blocks: Vec<usize>,
-    found: Vec<Sample>,
-}
-
-impl Sums<'_> {
-    fn value(&self, cell: usize) -> u64 {
-        let values = self.blocks.iter().map(|block| self.metrics.cell(*block, cell).load(Ordering::Relaxed));
-        // A file that somebody has written nonsense into is no reason to stop.
-        values.fold(0, u64::saturating_add)
-    }
-
-    /// `count` cells from `at` on, as one sample; none where nothing was counted.
-    fn add(&mut self, family: &'static str, labels: &[&str], at: usize, count: usize) {
-        let values: Vec<u64> = (at..at + count).map(|cell| self.value(cell)).collect();
-        if values.iter().any(|value| *value > 0) {
-            self.always(family, labels, values);
-        }
-    }
-
-    fn always(&mut self, family: &'static str, labels: &[&str], values: Vec<u64>) {
-        let labels = labels.iter().map(|label| (*label).to_owned()).collect();
-        self.found.push(Sample { family, labels, values });
-    }
-
-    fn fixed(&mut self) {
-        for (phase, name) in PHASES.into_iter().enumerate() {
-            for (stream, is_stream) in ["false", "true"].into_iter().enumerate() {
-                self.add("phase", &[name, is_stream], PHASE + (phase * 2 + stream) * cells(&FINE), cells(&FINE));
-            }
-        }
-        for (operation, name) in OPERATIONS.into_iter().enumerate() {
-            self.add("overhead", &[name], OVERHEAD + operation * cells(&FINE), cells(&FINE));
-            for (stream, is_stream) in ["false", "true"].into_iter().enumerate() {
-                let at = DURATION + (operation * 2 + stream) * cells(&COARSE);
-                self.add("duration", &[name, is_stream], at, cells(&COARSE));
-            }
-        }
-        self.add("lag", &[], LAG, cells(&FINE));
-        for (subject, whose) in SUBJECTS.into_iter().enumerate() {
-            for (reason, why) in REASONS.into_iter().enumerate() {
-                self.add("limit_rejections", &[whose, why], REFUSED + subject * REASONS.len() + reason, 1);
-            }
-        }
-        for (number, name) in COUNTS.into_iter().enumerate() {
-            let value = self.value(COUNT + number);
-            self.always(name, &[], vec![value]);
-        }
-        for (number, code) in named(&self.metrics.codes) {
-            self.add("errors", &[&code], CODE + number, 1);
-        }
-    }
-
-    fn usage(&mut self, families: [&'static str; 2], name: &str, at: usize) {
-        let [tokens, cost] = families;
-        for (kind, kind_name) in TOKENS.into_iter().enumerate() {
-            self.add(tokens, &[name, kind_name], at + kind, 1);
-        }
-        self.add(cost, &[name], at + TOKENS.len(), 1);
-    }
-
-    fn labelled(&mut self) {
-        for (number, name) in named(&self.metrics.workspaces) {
-            let at = WORKSPACE + number * OF_WORKSPACE;
-            for (operation, operation_name) in OPERATIONS.into_iter().enumerate() {
-                for (status, class) in STATUSES.into_iter().enumerate() {
-                    let cell = at + operation * STATUSES.len() + status;
-                    self.add("requests", &[operation_name, class, &name], cell, 1);
-                }
-            }
-            self.usage(["tokens", "cost"], &name, at + OPERATIONS.len() * STATUSES.len());
-        }
-        for (number, name) in named(&self.metrics.upstreams) {
-            let at = UPSTREAM + number * OF_UPSTREAM;
-            for (status, class) in STATUSES.into_iter().enumerate() {
-                self.add("upstream_requests", &[&name, class], at + status, 1);
-            }
-            self.add("upstream_failures", &[&name], at + FAILED, 1);
-            self.add("first_token", &[&name], at + FIRST_TOKEN, cells(&COARSE));
-            self.add("answer", &[&name], at + ANSWER, cells(&COARSE));
-        }
-        for (number, name) in named(&self.metrics.models) {
-            let at = MODEL + number * OF_MODEL;
-            self.add("model_requests", &[&name], at, 1);
-            self.usage(["model_tokens", "model_cost"], &name, at + 1);
-        }
-    }
-
-    fn gauges(&mut self) {
-        let all = self.blocks.clone();
-        for block in &all {
-            let worker = block.to_string();
-            for (number, name) in GAUGES.into_iter().enumerate() {
-                let value = self.metrics.cell(*block, GAUGE + number).load(Ordering::Relaxed);
-                self.always(name, &[&worker], vec![value]);
-            }
-        }
-        for (number, name) in named(&self.metrics.upstreams) {
-            // The last number has no name of its own, so its gauges are shown when something is there.
-            let at = UPSTREAM + number * OF_UPSTREAM + POOL;
-            let values: Vec<u64> = (at..at + POOLS).map(|cell| self.value(cell)).collect();
-            if number < UPSTREAMS || values.iter().any(|value| *value > 0) {
-                self.always("pool", &[&name], values);
-            }
-        }
-    }
-}
-
-/// All names with their numbers, and `other` after them.
-fn named(names: &Names) -> Vec<(usize, String)> {
-    let mut found: Vec<_> = names.all().into_iter().enumerate().collect();
-    found.push((names.most(), OTHER.to_owned()));
-    found
-}
-
-impl Metrics {
-    /// Everything that was counted, and what the living processes say of themselves.
-    pub fn read(&self, now: u64) -> Vec<Sample> {
-        let top = self.table.cell(TOP).map_or(0, |top| top.load(Ordering::Acquire) as usize).min(MOST);
-        let mut sums = Sums { metrics: self, blocks: (0..top).collect(), found: Vec::new() };
-        sums.fixed();
-        sums.labelled();
-        sums.blocks = match self.process {
-            None => vec![0],
-            Some(_) => self.owners.living(now),
-        };
-        sums.gauges();
-        sums.found
-    }
 }

@@ -12,6 +12,8 @@ pub mod phases;
 pub mod ranks;
 pub mod rate;
 pub mod rules;
+pub mod samples;
+pub mod scored;
 pub mod slots;
 pub mod table;
 pub mod told;
