@@ -21,6 +21,7 @@ LAYERS = (
     {"observability"},
     {"vitals"},
     {"records"},
+    {"archive"},
     {
         "keys",
         "workspaces",

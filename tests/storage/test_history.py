@@ -11,10 +11,12 @@ import pytest_asyncio
 from sqlalchemy import func, select, text, update
 
 from sluicegate import engine
+from sluicegate.archive import store as archive
+from sluicegate.archive.model import Wanted
 from sluicegate.errors import GatewayError
-from sluicegate.history import archive_store, merge, store
+from sluicegate.history import merge, store
 from sluicegate.history.expire import DAY_MS, sweep
-from sluicegate.history.model import Name, Past, Place, Scope, Wanted
+from sluicegate.history.model import Name, Past, Place, Scope
 from sluicegate.history.recall import History, Request
 from sluicegate.storage import kept_schema
 from sluicegate.storage.database import Database, now_ms
@@ -212,7 +214,7 @@ async def test_what_the_model_thought_is_kept_apart(talk: Talk, database: Databa
     assert "secret" not in past.before[1].body
     assert told(past) == ["one", "1"]
     async with database.read() as view:
-        page = await archive_store.messages(view, "acme", place.thread, PageQuery())
+        page = await archive.messages(view, "acme", place.thread, PageQuery())
     assert page.items[1].thoughts == {"reasoning_content": "secret thought", "content": "<think>hm</think>"}
 
 
@@ -220,12 +222,12 @@ async def test_a_deleted_thread_is_gone_also_while_it_is_answered(talk: Talk, da
     await talk.turn("one", "1")
     _, place = await talk.ask("two")
     async with database.change(Actor("cli:test")) as change:
-        await archive_store.remove(change, "acme", place.thread)
+        await archive.remove(change, "acme", place.thread)
     await talk.answer(place, "2")
     async with database.read() as view:
         assert (await view.execute(text("SELECT count(*) FROM history_messages"))).scalar_one() == 0
         with pytest.raises(NotFoundError):
-            await archive_store.get(view, "acme", place.thread)
+            await archive.get(view, "acme", place.thread)
     past, _ = await talk.ask("three")
     assert told(past) == []
 
@@ -244,12 +246,12 @@ async def test_retention_ends_conversations(talk: Talk, database: Database, shel
     assert told(past) == []
     await sweep(shelf, now_ms(), {})
     async with database.read() as view:
-        found = await archive_store.entries(view, "acme")
+        found = await archive.entries(view, "acme")
         assert [thread.title for thread in found.items] == ["two"]
-        assert len((await archive_store.entries(view, "default")).items) == 1
+        assert len((await archive.entries(view, "default")).items) == 1
     await sweep(shelf, now_ms(), {"default": 1})
     async with database.read() as view:
-        assert (await archive_store.entries(view, "default")).items == ()
+        assert (await archive.entries(view, "default")).items == ()
 
 
 async def test_people_list_search_export_and_delete(talk: Talk, database: Database) -> None:
@@ -258,8 +260,8 @@ async def test_people_list_search_export_and_delete(talk: Talk, database: Databa
         scope = ADA if number % 2 else ADA._replace(owner="key_bob")
         await talk.turn(f"Frage {number}: “Größe”?\n100%", f"answer {number}", name=name, scope=scope)
     async with database.read() as view:
-        first = await archive_store.entries(view, "acme", PageQuery(limit=3, newest_first=True))
-        rest = await archive_store.entries(view, "acme", PageQuery(first.next, 3, newest_first=True))
+        first = await archive.entries(view, "acme", PageQuery(limit=3, newest_first=True))
+        rest = await archive.entries(view, "acme", PageQuery(first.next, 3, newest_first=True))
         assert [thread.name for thread in (*first.items, *rest.items)] == ["4", "3", "2", "1", "0"]
         assert first.items[0].title == "Frage 4: “Größe”? 100%"
         assert (first.items[0].turns, first.items[0].owner) == (1, "key_bob")
@@ -270,22 +272,22 @@ async def test_people_list_search_export_and_delete(talk: Talk, database: Databa
             (Wanted(owner="key_ada"), ["3", "1"]),
             (Wanted(assistant="asst_2"), []),
         ):
-            found = await archive_store.entries(view, "acme", wanted=wanted)
+            found = await archive.entries(view, "acme", wanted=wanted)
             assert [thread.name for thread in found.items] == names, wanted
-        assert (await archive_store.entries(view, "zeta")).items == ()
-        exported = await archive_store.export(view, "acme", first.items[0].id)
+        assert (await archive.entries(view, "zeta")).items == ()
+        exported = await archive.export(view, "acme", first.items[0].id)
         with pytest.raises(NotFoundError):
-            await archive_store.export(view, "zeta", first.items[0].id)
+            await archive.export(view, "zeta", first.items[0].id)
     asked, said = exported.messages
     assert (asked.parent, said.parent, said.depth, said.status) == (None, asked.id, 1, "complete")
     assert said.message == {"role": "assistant", "content": "answer 4"}
     async with database.change(Actor("cli:test")) as change:
         with pytest.raises(InvalidError):
-            await archive_store.remove_all(change, "acme", Wanted())
-        assert await archive_store.remove_all(change, "acme", Wanted(owner="key_ada")) == 2
-        assert await archive_store.remove_all(change, "zeta", Wanted(owner="key_bob")) == 0
+            await archive.remove_all(change, "acme", Wanted())
+        assert await archive.remove_all(change, "acme", Wanted(owner="key_ada")) == 2
+        assert await archive.remove_all(change, "zeta", Wanted(owner="key_bob")) == 0
     async with database.read() as view:
-        assert [t.name for t in (await archive_store.entries(view, "acme")).items] == ["4", "2", "0"]
+        assert [t.name for t in (await archive.entries(view, "acme")).items] == ["4", "2", "0"]
         assert (await view.execute(text("SELECT count(*) FROM history_messages"))).scalar_one() == 6
 
 

@@ -12,8 +12,11 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from sluicegate.cli import app
+from sluicegate.conversations import store as conversations
+from sluicegate.conversations.model import user_message
 from sluicegate.history import store
 from sluicegate.history.model import MAIN, Name, New, Past, Scope
+from sluicegate.http.door import Owner
 from sluicegate.storage.database import Database
 from sluicegate.storage.location import Location
 
@@ -110,3 +113,29 @@ def test_what_cannot_be_says_why(cli: Cli) -> None:
         assert result.exit_code == 2, arguments
         assert said in result.stderr, arguments
     assert len(listed(cli("list", "--json"))) == 3
+
+
+def test_those_of_clients_are_among_them(cli: Cli, location: Location) -> None:
+    async def make() -> str:
+        database = await Database.open(location)
+        async with database.note() as view:
+            items = [user_message("Wo ist Behle?")]
+            made = await conversations.create(view, Owner("default", "key_0"), {}, items)
+        await database.close()
+        return made.id
+
+    made = asyncio.run(make())
+    assert listed(cli("list", "--json"))[0]["id"] == made
+    assert [one["id"] for one in listed(cli("list", "--kind", "conversation", "--json"))] == [made]
+    assert made not in {one["id"] for one in listed(cli("search", "e", "--kind", "thread", "--json"))}
+    assert [one["id"] for one in listed(cli("search", "BEHLE", "--json"))] == [made]
+    assert "Wo ist Behle?" in good(cli("list"))
+    assert "Wo ist Behle?" in good(cli("show", made))
+    (line,) = good(cli("export", "--kind", "conversation")).splitlines()
+    exported = json.loads(line)
+    assert (exported["thread"]["id"], exported["thread"]["assistant"]) == (made, None)
+    assert exported["messages"][0]["message"]["content"] == [{"type": "input_text", "text": "Wo ist Behle?"}]
+    good(cli("delete", made, "--yes"))
+    assert "there is no conversation" in cli("show", made).output
+    assert len(listed(cli("list", "--json"))) == 3
+    assert cli("list", "--kind", "other").exit_code == 2

@@ -1,5 +1,6 @@
-"""`sluicegate conversations`: what assistants with chat history have kept."""
+"""`sluicegate conversations`: what assistants with chat history, and clients, have kept."""
 
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
@@ -9,50 +10,60 @@ from sluicegate.cli.show import AsJson, Yes
 from sluicegate.cli.where import WorkspaceOption
 
 if TYPE_CHECKING:
-    from sluicegate.history.model import Exported, MessageView, ThreadView, Wanted
+    from sluicegate.archive.model import Exported, Kind, MessageView, ThreadView, Wanted
     from sluicegate.storage.transaction import Change, View
 
 app = typer.Typer(
     name="conversations",
-    help="Conversations that assistants with chat history have kept.",
+    help="Conversations that assistants with chat history have kept, and those that clients have made at "
+    "/v1/conversations.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 
+
+class KindName(StrEnum):
+    """Whose conversations."""
+
+    THREAD = "thread"
+    CONVERSATION = "conversation"
+
+
 Thread = Annotated[str, typer.Argument(help="Id of a conversation.", metavar="ID")]
 Key = Annotated[str | None, typer.Option(help="Only those of this key.", metavar="ID")]
 Assistant = Annotated[str | None, typer.Option(help="Only those with this assistant.", metavar="ID")]
+Which = Annotated[
+    KindName | None, typer.Option("--kind", help="Only those of assistants, or of /v1/conversations.")
+]
 Limit = Annotated[int, typer.Option(min=1, max=100_000, help="So many at most.")]
 _LONGEST_LINE = 200
 
 
 @app.command("list")
-def entries(
+def entries(  # noqa: PLR0913, PLR0917 (one parameter an option)
     workspace: WorkspaceOption = None,
+    kind: Which = None,
     key: Key = None,
     assistant: Assistant = None,
     limit: Limit = 50,
     as_json: AsJson = False,
 ) -> None:
     """List conversations, the newest first."""
-    from sluicegate.history.model import Wanted  # noqa: PLC0415
-
-    _list(workspace, Wanted(owner=key, assistant=assistant), limit, as_json)
+    _list(workspace, _wanted(kind, key, assistant), limit, as_json)
 
 
 @app.command()
 def search(  # noqa: PLR0913, PLR0917 (one parameter an option)
     text: Annotated[str, typer.Argument(help="A part of what was said, without case.", metavar="TEXT")],
     workspace: WorkspaceOption = None,
+    kind: Which = None,
     key: Key = None,
     assistant: Assistant = None,
     limit: Limit = 50,
     as_json: AsJson = False,
 ) -> None:
     """List the conversations in which something was said."""
-    from sluicegate.history.model import Wanted  # noqa: PLC0415
-
-    _list(workspace, Wanted(owner=key, assistant=assistant, text=text), limit, as_json)
+    _list(workspace, _wanted(kind, key, assistant, text), limit, as_json)
 
 
 @app.command()
@@ -65,7 +76,7 @@ def show(thread: Thread, workspace: WorkspaceOption = None, as_json: AsJson = Fa
         shown.document(found)
         return
     head = found.thread
-    named = (("NAME", head.name), ("KEY", head.owner), ("ASSISTANT", head.assistant))
+    named = (("KIND", head.kind), ("NAME", head.name), ("KEY", head.owner), ("ASSISTANT", head.assistant))
     shown.details((*named, ("SINCE", shown.time_text(head.created_at)), ("ANSWERS", head.turns)))
     rows = [_row(message) for message in found.messages]
     shown.table(("WHEN", "BRANCH", "DEPTH", "ROLE", "TEXT"), rows)
@@ -77,15 +88,15 @@ def export(
         str | None, typer.Argument(help="Id of a conversation. [default: all]", metavar="[ID]")
     ] = None,
     workspace: WorkspaceOption = None,
+    kind: Which = None,
     key: Key = None,
     assistant: Assistant = None,
 ) -> None:
     """Write conversations to standard output, each as one line of JSON with all that is in it."""
     import msgspec  # noqa: PLC0415
 
+    from sluicegate.archive import store  # noqa: PLC0415
     from sluicegate.cli.session import opened  # noqa: PLC0415
-    from sluicegate.history import archive_store as store  # noqa: PLC0415
-    from sluicegate.history.model import Wanted  # noqa: PLC0415
 
     if thread is not None:
         typer.echo(msgspec.json.encode(_exported(thread, workspace)).decode())
@@ -94,7 +105,7 @@ def export(
     async def work(database: Any) -> None:
         async with database.read() as view:
             where = await _where(view, workspace)
-            found = await _threads(view, where, Wanted(owner=key, assistant=assistant), None)
+            found = await _threads(view, where, _wanted(kind, key, assistant), None)
             for one in found:
                 typer.echo(msgspec.json.encode(await store.export(view, where, one.id)).decode())
 
@@ -110,10 +121,9 @@ def delete(
     yes: Yes = False,
 ) -> None:
     """Delete a conversation, or all of a key or an assistant. What is deleted cannot be brought back."""
+    from sluicegate.archive import store  # noqa: PLC0415
     from sluicegate.cli import show as shown  # noqa: PLC0415
     from sluicegate.cli.session import changing  # noqa: PLC0415
-    from sluicegate.history import archive_store as store  # noqa: PLC0415
-    from sluicegate.history.model import Wanted  # noqa: PLC0415
     from sluicegate.storage.errors import NotFoundError  # noqa: PLC0415
 
     if (thread is None) == (key is None and assistant is None):
@@ -123,7 +133,7 @@ def delete(
     async def work(change: "Change") -> int:
         where = await _where(change, workspace)
         if thread is None:
-            return await store.remove_all(change, where, Wanted(owner=key, assistant=assistant))
+            return await store.remove_all(change, where, _wanted(None, key, assistant))
         try:
             await store.remove(change, where, thread)
         except NotFoundError:
@@ -137,6 +147,15 @@ def delete(
         if not more:
             break
     shown.note(f"{count} conversation{'' if count == 1 else 's'} deleted.")
+
+
+def _wanted(
+    kind: KindName | None, key: str | None, assistant: str | None, text: str | None = None
+) -> "Wanted":
+    from sluicegate.archive.model import Wanted  # noqa: PLC0415
+
+    chosen: Kind | None = None if kind is None else kind.value
+    return Wanted(kind=chosen, owner=key, assistant=assistant, text=text)
 
 
 def _list(workspace: str | None, wanted: "Wanted", limit: int, as_json: bool) -> None:
@@ -155,6 +174,7 @@ def _list(workspace: str | None, wanted: "Wanted", limit: int, as_json: bool) ->
         rows = [
             (
                 one.id,
+                one.kind,
                 one.name,
                 one.title,
                 one.turns,
@@ -164,11 +184,11 @@ def _list(workspace: str | None, wanted: "Wanted", limit: int, as_json: bool) ->
             )
             for one in found
         ]
-        shown.table(("ID", "NAME", "BEGINS WITH", "ANSWERS", "ASSISTANT", "KEY", "LAST"), rows)
+        shown.table(("ID", "KIND", "NAME", "BEGINS WITH", "ANSWERS", "ASSISTANT", "KEY", "LAST"), rows)
 
 
 async def _threads(view: "View", where: str, wanted: "Wanted", limit: int | None) -> "list[ThreadView]":
-    from sluicegate.history import archive_store as store  # noqa: PLC0415
+    from sluicegate.archive import store  # noqa: PLC0415
     from sluicegate.storage.page import LARGEST, PageQuery  # noqa: PLC0415
 
     found: list[ThreadView] = []
@@ -184,8 +204,8 @@ async def _threads(view: "View", where: str, wanted: "Wanted", limit: int | None
 
 
 def _exported(thread: str, workspace: str | None) -> "Exported":
+    from sluicegate.archive import store  # noqa: PLC0415
     from sluicegate.cli.session import reading  # noqa: PLC0415
-    from sluicegate.history import archive_store as store  # noqa: PLC0415
     from sluicegate.storage.errors import NotFoundError  # noqa: PLC0415
 
     async def work(view: "View") -> "Exported":

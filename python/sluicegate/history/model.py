@@ -1,18 +1,14 @@
 """What a kept conversation is made of: threads, messages, and the ways through them."""
 
 from hashlib import sha256
-from typing import Annotated, Any, NamedTuple
+from typing import NamedTuple
 
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 MAIN = "main"
-# Of one thread that is exported.
-MOST_EXPORTED = 100_000
 # Of the default thread of a key: who comes back later begins anew.
 IDLE_MS = 30 * 60 * 1000
 LONGEST_TITLE = 120
-
-Number = Annotated[int, Meta(ge=0)]
 
 
 class Scope(NamedTuple):
@@ -153,54 +149,3 @@ class Place(Struct, frozen=True):
     branch: str
     # The thread's last answer when this one was asked for.
     seen: bytes | None = None
-
-
-class ThreadView(Struct, frozen=True, kw_only=True):
-    """A thread as people see it. Times are milliseconds since 1970; `turns` counts whole answers."""
-
-    id: str
-    workspace: str
-    # The key.
-    owner: str
-    assistant: str
-    name: str | None
-    title: str
-    turns: Number
-    created_at: int
-    updated_at: int
-
-
-class MessageView(Struct, frozen=True, kw_only=True):
-    """A message as people see it. `parent` is the one before it on its way; None: it is a first one."""
-
-    id: str
-    parent: str | None
-    depth: Number
-    branch: str
-    # `incomplete`: an answer that broke off.
-    status: str
-    created_at: int
-    message: dict[str, Any]
-    thoughts: Any = None
-
-
-class Wanted(Struct, frozen=True, kw_only=True):
-    """Which threads are wanted; what is given has to match."""
-
-    owner: str | None = None
-    assistant: str | None = None
-    # A part of any message, without case.
-    text: str | None = None
-
-
-class Deleted(Struct, frozen=True):
-    """How many threads are gone."""
-
-    deleted: Number
-
-
-class Exported(Struct, frozen=True, kw_only=True):
-    """A thread with everything in it."""
-
-    thread: ThreadView
-    messages: tuple[MessageView, ...]

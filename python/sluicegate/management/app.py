@@ -7,10 +7,10 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from sluicegate import errors
+from sluicegate.archive import routes as archive
 from sluicegate.assistants import routes as assistants
 from sluicegate.audit import routes as audit
 from sluicegate.engine import Engine
-from sluicegate.history import routes as history
 from sluicegate.http.body import BodyReader
 from sluicegate.http.envelope import refuse
 from sluicegate.http.exchange import JSON_HEADERS, exchange_of
@@ -38,7 +38,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *audit.OPERATIONS,
     *usage.OPERATIONS,
     *quality.OPERATIONS,
-    *history.OPERATIONS,
+    *archive.OPERATIONS,
 )
 
 # The longest system prompt, escaped, with room for tools.

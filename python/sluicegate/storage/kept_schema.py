@@ -23,6 +23,7 @@ kept_conversations = Table(
     Column("metadata", Text, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("touched_at", BigInteger),  # when something was added last; none: not since there is this
+    Index("ix_kept_conversations_workspace_id", "workspace", "id"),
 )
 
 kept_responses = Table(

@@ -41,14 +41,25 @@ def paged(query: "Select[Any]", column: "ColumnElement[Any]", page: PageQuery) -
 
     Raises InvalidError for a limit or a cursor that cannot be.
     """
-    if not 1 <= page.limit <= LARGEST:
-        raise InvalidError("limit", f"expected 1 to {LARGEST}")
-    if page.cursor is not None:
-        after: str | int = _decode(page.cursor)
+    require_limit(page)
+    last = last_of(page)
+    if last is not None:
+        after: str | int = last
         if column.type.python_type is int:
-            after = _number(str(after))
+            after = _number(last)
         query = query.where(column < after if page.newest_first else column > after)
     return query.order_by(column.desc() if page.newest_first else column).limit(page.limit + 1)
+
+
+def require_limit(page: PageQuery) -> None:
+    """Raises InvalidError for a limit that cannot be."""
+    if not 1 <= page.limit <= LARGEST:
+        raise InvalidError("limit", f"expected 1 to {LARGEST}")
+
+
+def last_of(page: PageQuery) -> str | None:
+    """The ordering column of the last row that was shown. Raises InvalidError for what is no cursor."""
+    return None if page.cursor is None else _decode(page.cursor)
 
 
 def page_of(items: list[T], keys: list[Any], page: PageQuery) -> Page[T]:

@@ -25,7 +25,7 @@ from sluicegate.storage.metadata import metadata
 # The tables are found by their names.
 __all__ = ["HEAD", "metadata"]
 
-HEAD = "0011"
+HEAD = "0012"
 
 
 def _id() -> "Column[str]":

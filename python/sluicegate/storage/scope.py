@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+import orjson
 from sqlalchemy import ColumnElement, exists, select
 
 from sluicegate.storage import schema
@@ -28,3 +29,8 @@ def contains(column: "ColumnElement[Any]", part: str) -> "ColumnElement[bool]":
     """Whether a text has `part` in it, without case."""
     escaped = re.sub(r"([%_~])", r"~\1", part)
     return column.ilike(f"%{escaped}%", escape="~")
+
+
+def json_text(text: str) -> str:
+    """A text as it stands within JSON in the database."""
+    return orjson.dumps(text).decode()[1:-1]

@@ -1,21 +1,23 @@
-"""/api/v1/workspaces/{workspace}/conversations: what assistants with chat history have kept."""
+"""/api/v1/workspaces/{workspace}/conversations: what assistants and clients have kept."""
 
 from typing import Annotated
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from sluicegate.history import archive_store as store
-from sluicegate.history.model import Deleted, Exported, MessageView, ThreadView, Wanted
+from sluicegate.archive import store
+from sluicegate.archive.model import Deleted, Exported, Kind, MessageView, ThreadView, Wanted
 from sluicegate.management.operation import Answer, Call, Filter, ListQuery, Operation
 from sluicegate.storage.page import Page
 
 Text = Annotated[Filter, Meta(description="A part of what was said, without case.")]
+_KIND = "Only those of assistants with chat history (`thread`), or of /v1/conversations (`conversation`)."
 Ref = Annotated[Filter, Meta(description="Only those of this id.")]
 
 
 class ConversationQuery(ListQuery, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Parameters of the list of conversations; what is given has to match."""
 
+    kind: Annotated[Kind, Meta(description=_KIND)] | UnsetType = UNSET
     key: Ref | UnsetType = UNSET
     assistant: Ref | UnsetType = UNSET
     text: Text = ""
@@ -37,6 +39,7 @@ class ConversationOwner(Struct, frozen=True, forbid_unknown_fields=True, kw_only
 async def _list(call: Call) -> Answer:
     query: ConversationQuery = call.query
     wanted = Wanted(
+        kind=None if query.kind is UNSET else query.kind,
         owner=None if query.key is UNSET else query.key,
         assistant=None if query.assistant is UNSET else query.assistant,
         text=query.text,

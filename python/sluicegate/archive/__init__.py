@@ -1,0 +1,1 @@
+"""Kept conversations, as people list, read, search, export and delete them."""
