@@ -1,6 +1,6 @@
 //! What each short piece was encoded to the last time: a small table of fixed size that only one thread uses at once.
 
-use super::{bpe::Merger, lanes::Lanes, prefetch::prefetch, vocab::Key};
+use super::{bpe::Merger, key::Key, lanes::Lanes, prefetch::prefetch};
 use parking_lot::{Mutex, MutexGuard};
 use std::{
     cell::Cell,

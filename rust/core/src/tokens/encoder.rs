@@ -2,13 +2,14 @@
 
 use super::{
     cache::{Cache, Caches, Known},
+    key::{hash, key, long_hash, Key, KEY_BYTES},
     lanes::LANES,
     output::Output,
     parts::{Parts, BATCH, CAPACITY},
     scan::{Classify, Portable},
     seen::{Found, Seen, MAX_BYTES},
     split::Pattern,
-    vocab::{hash, key, long_hash, Key, Vocabulary, KEY_BYTES, NONE},
+    vocab::{Vocabulary, NONE},
     Stopped,
 };
 

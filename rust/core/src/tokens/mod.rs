@@ -15,6 +15,8 @@ pub mod cut;
 mod encoder;
 mod encoding;
 pub mod hugging_face;
+mod index;
+mod key;
 mod lanes;
 mod memo;
 mod model;

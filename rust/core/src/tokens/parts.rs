@@ -2,9 +2,9 @@
 
 use super::{
     bridges::Bridges,
+    key::KEY_BYTES,
     scan::{self, Classify},
     split::{Pattern, Splitter},
-    vocab::KEY_BYTES,
 };
 
 /// The largest batch is full with this many parts.

@@ -10,8 +10,8 @@
 //! middle of a write, as by a fork, costs one entry.
 
 use super::{
+    key::{hash, key as short_key, long_hash, KEY_BYTES},
     prefetch::prefetch,
-    vocab::{hash, key as short_key, long_hash, KEY_BYTES},
 };
 use std::sync::{
     atomic::{fence, AtomicU32, AtomicU64, AtomicUsize, Ordering},

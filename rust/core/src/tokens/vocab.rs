@@ -4,144 +4,20 @@
 
 use super::{
     bridges::Bridges,
+    index::Index,
+    key::{hash, key, long_hash, Key, KEY_BYTES},
     pairs::{Asked, Marked, Marks, Pairs},
     prefetch::prefetch,
 };
 use flate2::{Decompress, FlushDecompress, Status};
 
-/// A piece of at most 15 bytes as one number: its bytes, and its length in the highest byte.
-pub(super) type Key = u128;
-/// The longest piece that fits in a [`Key`], in bytes.
-pub(super) const KEY_BYTES: usize = 15;
 /// "There is no such token."
 pub(super) const NONE: u32 = u32::MAX;
 /// Token ids have at most 18 bits; the pair table packs three of them into 54 bits.
 pub(super) const ID_BITS: u32 = 18;
-const LOW_BYTES: [u128; 16] = low_bytes();
-
-const fn low_bytes() -> [u128; 16] {
-    let mut masks = [0; 16];
-    let mut length = 1;
-    while length < 16 {
-        masks[length] = masks[length - 1] << 8 | 0xFF;
-        length += 1;
-    }
-    masks
-}
-
-/// The key of `bytes[at..at + length]`; `length` is at most [`KEY_BYTES`].
-#[inline(always)]
-pub(super) fn key(bytes: &[u8], at: usize, length: usize) -> Key {
-    let loaded = match bytes[at..].first_chunk::<16>() {
-        Some(chunk) => u128::from_le_bytes(*chunk),
-        None => {
-            let mut padded = [0; 16];
-            let rest = &bytes[at..];
-            padded[..rest.len()].copy_from_slice(rest);
-            u128::from_le_bytes(padded)
-        }
-    };
-    loaded & LOW_BYTES[length & 15] | (length as u128) << 120
-}
-
-/// A hash of a key; its high bits are the good ones.
-#[inline(always)]
-#[allow(clippy::cast_possible_truncation)]
-pub(super) fn hash(key: Key) -> u64 {
-    let low = (key as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    let high = ((key >> 64) as u64).wrapping_mul(0xD6E8_FEB8_6659_FD93);
-    (low ^ high.rotate_left(32)).wrapping_mul(0xA24B_AED4_963E_E407)
-}
 
 /// How many tokens ahead memory is asked for while the tables are filled.
 const AHEAD: usize = 16;
-
-/// A part of the hash of a token above its id, or [`NONE`]. Of a piece that is no token, and most new ones are none, no
-/// bucket says otherwise: what is further away is not read then.
-type Slot = u32;
-
-#[inline(always)]
-#[allow(clippy::cast_possible_truncation)]
-fn tag(hash: u64) -> Slot {
-    ((hash >> 32) as u32) << ID_BITS
-}
-
-/// The id in a slot, if the slot has this tag. Of [`NONE`] it may be a number that is no id.
-#[inline(always)]
-fn id_in(slot: Slot, tag: Slot) -> Option<u32> {
-    let id = slot ^ tag;
-    (id >> ID_BITS == 0).then_some(id)
-}
-
-/// Half a cache line.
-#[derive(Clone)]
-#[repr(align(32))]
-struct Bucket([Slot; 8]);
-
-/// The tokens by the hash of their bytes.
-struct Index {
-    buckets: Vec<Bucket>,
-    shift: u32,
-}
-
-impl Index {
-    fn with_room_for(count: usize) -> Self {
-        // At most four tokens a bucket: one in a hundred overflows into the next one.
-        let buckets = (count / 4).next_power_of_two().max(2);
-        Self { buckets: vec![Bucket([NONE; 8]); buckets], shift: 64 - buckets.trailing_zeros() }
-    }
-
-    #[inline(always)]
-    fn place(&self, hash: u64) -> usize {
-        (hash >> self.shift) as usize
-    }
-
-    #[inline(always)]
-    fn prefetch(&self, hash: u64) {
-        prefetch(&self.buckets[self.place(hash)]);
-    }
-
-    fn insert(&mut self, hash: u64, id: u32) {
-        let mut at = self.place(hash);
-        loop {
-            if let Some(free) = self.buckets[at].0.iter_mut().find(|slot| **slot == NONE) {
-                *free = tag(hash) | id;
-                return;
-            }
-            at = (at + 1) & (self.buckets.len() - 1);
-        }
-    }
-
-    /// The first id with this hash that is the one, or [`NONE`]. What is asked about may be no id.
-    #[inline(always)]
-    fn find(&self, hash: u64, is_it: impl Fn(u32) -> bool) -> u32 {
-        let mut at = self.place(hash);
-        loop {
-            let slots = &self.buckets[at].0;
-            let mut ids = slots.iter().filter_map(|&slot| id_in(slot, tag(hash)));
-            if let Some(id) = ids.find(|&id| is_it(id)) {
-                return id;
-            }
-            if slots[7] == NONE {
-                return NONE;
-            }
-            at = (at + 1) & (self.buckets.len() - 1);
-        }
-    }
-
-    /// Some id that [`Self::find`] may ask about; most often there is none.
-    #[inline(always)]
-    fn candidate(&self, hash: u64) -> usize {
-        let slots = &self.buckets[self.place(hash)].0;
-        slots.iter().fold(NONE, |found, &slot| id_in(slot, tag(hash)).unwrap_or(found)) as usize
-    }
-}
-
-/// A hash of at least 16 bytes: the first 15, the last 15 and the length.
-pub(super) fn long_hash(bytes: &[u8]) -> u64 {
-    let ends = hash(key(bytes, 0, KEY_BYTES)) ^ hash(key(bytes, bytes.len() - KEY_BYTES, KEY_BYTES)).rotate_left(17);
-    (ends ^ bytes.len() as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15)
-}
 
 /// All ordinary tokens of an encoding. The id of a token is also its rank: the lowest joins first.
 pub(super) struct Vocabulary {
