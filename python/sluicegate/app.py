@@ -35,6 +35,7 @@ from sluicegate.http.body import BodyReader
 from sluicegate.http.envelope import Envelope
 from sluicegate.http.exchange import JSON_HEADERS, Exchange, exchange_of
 from sluicegate.http.head import require_method
+from sluicegate.http.proxies import read_proxies
 from sluicegate.http.relay import ClientWatches
 from sluicegate.http.router import ExactRouter
 from sluicegate.keys.authenticate import Authenticator, NoGrants
@@ -107,7 +108,7 @@ class Gateway:
         self.records: Records | None = None
         self.survey: Survey | None = None
         self._management: Starlette | None = None
-        self._networks = settings.allow_private_networks
+        self._networks, self._proxies = settings.allow_private_networks, read_proxies(settings)
         kept = KeptUpstreams(open_handle, self._networks, self._log)
         self._stored = None if location is None else StoredDirectory(own, kept.take, created)
         self._directory = self._stored or own
@@ -221,7 +222,7 @@ class Gateway:
         router = ExactRouter(
             [*routes, *mounted], redirect_slashes=False, default=self._other, lifespan=self._lifespan
         )
-        return Envelope(router, self._other, self._report)
+        return Envelope(router, self._other, self._report, self._proxies)
 
     async def _other(self, scope: MutableMapping[str, Any], _receive: Any, _send: Any) -> None:
         """Health checks, and every path that is no endpoint."""
@@ -374,6 +375,7 @@ def verify(settings: Settings) -> None:
     except ValueError as error:
         field, _, message = str(error).partition(": ")
         raise settings.source.error((field,), message) from None
+    read_proxies(settings)
     for config in settings.upstreams:
         Upstream(config, connect(settings, config))
         check_tokenizers(settings, config)

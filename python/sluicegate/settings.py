@@ -69,6 +69,8 @@ class ServerConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     metrics_address: str | None = None
     # Answers under way end within seconds after their key was revoked, deleted or has expired.
     cut_revoked: bool = True
+    # Networks whose `X-Forwarded-For` tells the address of a client. Read by `http/proxies.py`.
+    trusted_proxies: tuple[str, ...] = ()
     # Taken for `x-conversation-id` where that is missing, the first that is there.
     conversation_headers: tuple[HeaderName, ...] = CONVERSATION_HEADERS
 
@@ -209,7 +211,7 @@ def load(path: str | None = None, environ: Mapping[str, str] = os.environ) -> Se
         _check_key(key, keys[:index], source, index)
     _check_unique([u.name for u in file.upstreams], "upstreams", source)
     return Settings(
-        server=_with_redis(file.server, environ),
+        server=_with_proxies(_with_redis(file.server, environ), environ),
         keys=keys,
         upstreams=upstreams,
         default_model=file.default_model or environ.get("OPENAI_COMPATIBLE_MODEL") or None,
@@ -218,6 +220,11 @@ def load(path: str | None = None, environ: Mapping[str, str] = os.environ) -> Se
         assistants=file.assistants,
         source=source,
     )
+
+
+def _with_proxies(server: ServerConfig, environ: Mapping[str, str]) -> ServerConfig:
+    proxies = (*server.trusted_proxies, *_listed(environ, "SLUICEGATE_TRUSTED_PROXIES"))
+    return msgspec.structs.replace(server, trusted_proxies=proxies)
 
 
 def _read(path: str) -> tuple[_File, Source]:

@@ -10,6 +10,7 @@ from sluicegate.errors import ClientGoneError, GatewayError
 from sluicegate.http.body import discard
 from sluicegate.http.exchange import JSON_HEADERS, SCOPE_KEY, Exchange
 from sluicegate.http.head import read_head
+from sluicegate.http.proxies import TrustedProxies
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
 # What went wrong, for the log: the exchange, its error, and where an unexpected one was raised.
@@ -22,8 +23,9 @@ _ESCAPED = "/v1/models/"
 class Envelope:
     """Wraps the data plane. Nothing is sent twice: after a response has begun, an error can only end it."""
 
-    def __init__(self, app: App, unknown: App, report: Report) -> None:
-        """`unknown` answers paths that the router must not see."""
+    def __init__(self, app: App, unknown: App, report: Report, proxies: TrustedProxies | None = None) -> None:
+        """`unknown` answers paths that the router must not see; `proxies`: None where none is trusted."""
+        self._proxies = proxies
         self._app = app
         self._unknown = unknown
         self._report = report
@@ -35,6 +37,8 @@ class Envelope:
         exchange = Exchange(scope, receive, send)
         scope[SCOPE_KEY] = exchange
         try:
+            if self._proxies is not None:
+                exchange.client = self._proxies.client(exchange.client, scope["headers"])
             exchange.head = read_head(scope["headers"])
             # The router sees the decoded path, where %2e or %2F can look like another endpoint.
             escaped = b"%" in scope.get("raw_path", b"") and not scope["path"].startswith(_ESCAPED)

@@ -44,7 +44,7 @@ class Exchange:
         # with it the connection, until the garbage collector comes by.
         self.method: str = scope["method"]
         peer = scope.get("client")
-        # The address that is connected; None for a Unix socket.
+        # The address that is connected, or who is behind a trusted proxy; None for a Unix socket.
         self.client: str | None = peer[0] if peer else None
         # As they came; what every request needs of them is in `head`.
         self.headers: list[tuple[bytes, bytes]] = scope["headers"]
