@@ -126,7 +126,11 @@ def answers_of(answer: bytes, base: bytes, *, complete: bool, thoughts: bool) ->
 def title_of(new: Sequence[New]) -> str:
     """What the conversation begins with, in a line."""
     first = next((message for message in new if message.role == "user"), None)
-    content = None if first is None else orjson.loads(first.body).get("content")
+    return "" if first is None else line_of(orjson.loads(first.body).get("content"))
+
+
+def line_of(content: Any) -> str:
+    """What the content of a message, or of an item of a response, begins with, in a line."""
     if isinstance(content, list):
         texts = [part.get("text") for part in content if isinstance(part, dict)]
         content = " ".join(text for text in texts if isinstance(text, str))

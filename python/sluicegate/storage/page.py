@@ -44,9 +44,7 @@ def paged(query: "Select[Any]", column: "ColumnElement[Any]", page: PageQuery) -
     require_limit(page)
     last = last_of(page)
     if last is not None:
-        after: str | int = last
-        if column.type.python_type is int:
-            after = _number(last)
+        after: str | int = _number(last) if column.type.python_type is int else last
         query = query.where(column < after if page.newest_first else column > after)
     return query.order_by(column.desc() if page.newest_first else column).limit(page.limit + 1)
 
