@@ -107,7 +107,7 @@ async def enter(limiter: Limiter, limited: Together, entry: "Entry") -> None:
     check_size(limited, entry.bytes_in)
     prompt = entry.prompt_tokens
     tokens = reserved(limited, Demand(prompt, max(entry.reserved_tokens - prompt, 0)))
-    entry.at_upstream = limiter.at_once(limited, tokens, 0) or await limiter.hold(limited, tokens, 0)
+    entry.at_upstream = await limiter.hold(limited, tokens, 0)
 
 
 def worth_telling(refused: "list[GatewayError]") -> "GatewayError":

@@ -121,7 +121,7 @@ class Verifier:
             return
         switch: Switch | None = entry.switch
         thought = outcome.thinking_bytes > 0 or bool(outcome.reasoning_tokens)
-        if thought and not outcome.answer_bytes and outcome.finish_reasons[:1] == ["length"]:
+        if thought and not outcome.answer_bytes and outcome.finish == "length":
             entry.thinking = ATE_ALL
         upstream, model = candidate
         if outcome.thought_unmatched or outcome.thought_missed:

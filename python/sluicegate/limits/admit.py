@@ -175,15 +175,17 @@ class Limiter:
 
     def at_once(self, limited: Together, tokens: int, micros: int) -> "Held | None":
         """Raises 429 where one of the limits refuses; then nothing is held. None: ask `hold`."""
-        if self._sharing is not None:
-            return None
-        return self._judged(self._counting.admit(limited.sets, tokens, micros), limited, tokens)
+        return None if self._sharing is not None else self._counted(limited, tokens, micros)
 
     async def hold(self, limited: Together, tokens: int, micros: int) -> Held:
-        """The same, where several machines count."""
+        """The same, also where several machines count."""
         if self._sharing is None:
-            return self._judged(self._counting.admit(limited.sets, tokens, micros), limited, tokens)
+            return self._counted(limited, tokens, micros)
         return self._judged(await self._sharing.admit(limited.scopes, tokens, micros), limited, tokens)
+
+    def _counted(self, limited: Together, tokens: int, micros: int) -> Held:
+        """On this machine."""
+        return self._judged(self._counting.admit(limited.sets, tokens, micros), limited, tokens)
 
     def _judged(self, held: Answer, limited: Together, tokens: int) -> Held:
         if held.refused is not None:

@@ -298,11 +298,8 @@ class Ledger:
         if entry.spent_prompt or entry.spent_completion:
             prompt, completion = used.prompt + entry.spent_prompt, used.completion + entry.spent_completion
             used = replace(used, prompt=bounded(prompt), completion=bounded(completion))
-        if outcome is None:
-            end = End(status, code, used, None, micros, closing)
-        else:
-            times = outcome.first_event_us, outcome.duration_us
-            end = End(status, code, used, outcome, micros, closing, *times)
+        times = (None, None) if outcome is None else (outcome.first_event_us, outcome.duration_us)
+        end = End(status, code, used, outcome, micros, closing, *times)
         # None: it was never admitted.
         if held is not None:
             self._settle(entry, held, end, message)

@@ -1,4 +1,4 @@
-//! `Limits`, `LimitRules`, `Admission`: the limits of a machine, a request at a time.
+//! `Limits`, `LimitRules`, `LimitSets`, `Admission`: the limits of a machine, a request at a time.
 
 use parking_lot::Mutex;
 use pyo3::{exceptions::PyValueError, prelude::*, sync::PyOnceLock, types::PyBytes};
