@@ -17,7 +17,7 @@ from pathlib import Path
 from sluicegate.settings import Secret
 from sluicegate.storage.location import Location
 from sluicegate.usage.logbook import Logbook, open_logbook
-from sluicegate.usage.model import DAY_MS, Filter, Record
+from sluicegate.usage.model import DAY_MS, Filter, Record, packed
 
 BATCH = 10_000
 KEYS = [f"key_{number:012x}" for number in range(50)]
@@ -57,7 +57,7 @@ def fill(files: Logbook, rows: int, begin: int, span: int) -> float:
         numbers = range(start, min(rows, start + BATCH))
         batch = [record(number, begin + number * span / rows, chance) for number in numbers]
         before = time.perf_counter()
-        files.write(batch)
+        files.write(packed(batch))
         took += time.perf_counter() - before
     return took
 

@@ -720,17 +720,35 @@ class JournalSegment:
     @property
     def is_open(self) -> bool:
         """Its writer lives and may append."""
-    def read(self, start: int, most: int) -> tuple[list[tuple[int, bytes]], int, bool, int]:
+    def read(self, start: int, most: int) -> tuple[list[tuple[int, bytes, bytes]], int, bool, int]:
         """About `most` bytes of whole records from an offset on. Raises OSError.
 
-        Returns them, where the next ones begin, whether nothing whole follows, and how many damaged bytes
-        were passed over.
+        Returns them (kind, the 14 bytes of the id, the record), where the next ones begin, whether nothing
+        whole follows, and how much damage was passed over: bytes, and frames that have no record in them.
         """
     def remove(self) -> bool:
         """False: it is gone already. Raises OSError."""
 
 def journal_segments(folder: str | PathLike[str]) -> list[JournalSegment]:
     """The segments of all processes; none where there is no folder. Raises OSError."""
+
+def record_rows(
+    records: Sequence[bytes], at_once: int
+) -> tuple[list[int], list[tuple[bytes | str | int | bool | None, ...]]]:
+    """Records of the journal as parameters of `INSERT`.
+
+    Returns the numbers of the fields that some of them fill, and the values of these, `at_once` records after
+    each other; the last tuple has the rest. Raises ValueError for what is no record.
+    """
+
+def record_sums(
+    records: Sequence[bytes], dimensions: Sequence[int], summed: Sequence[int]
+) -> list[tuple[str | int | None, ...]]:
+    """Records of the journal by the hour and the fields `dimensions`.
+
+    Returns for each the hour since 1970, these fields, how many records, and the totals of the fields
+    `summed`. Without the GIL, but for the result. Raises ValueError for what is no record.
+    """
 
 @disjoint_base
 class Tokenizer:

@@ -7,7 +7,6 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -16,7 +15,7 @@ import pytest
 from sluicegate.engine import Journal, journal_segments
 from sluicegate.ids import request_ids
 from sluicegate.usage.day_files import DayFiles
-from sluicegate.usage.model import CLOSED, INTERRUPTED, OPENED, Filter, Record, encode
+from sluicegate.usage.model import CLOSED, INTERRUPTED, OPENED, Filter, Packed, Record, encode
 from sluicegate.usage.move import Mover
 
 WRITER = Path(__file__).with_name("journal_writer.py")
@@ -45,7 +44,7 @@ class Failing:
         self._files = files
         self.times = times
 
-    def write(self, records: Iterable[Record]) -> int:
+    def write(self, records: Packed) -> int:
         if self.times:
             self.times -= 1
             raise sqlite3.OperationalError("database is locked")

@@ -8,10 +8,24 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import astuple
 
-from sluicegate.engine import Journal, Marks, journal_segments
+from sluicegate.engine import Journal, Marks, journal_segments, record_rows, record_sums
 from sluicegate.ids import request_ids
-from sluicegate.usage.model import CLOSED, LARGEST, PHASES, Record, decode
+from sluicegate.usage.day_search import NAMES
+from sluicegate.usage.model import (
+    CLOSED,
+    HOUR_MS,
+    LARGEST,
+    PHASES,
+    SOURCES,
+    Record,
+    id_bytes,
+    id_text,
+    packed,
+    time_of,
+    unpacked,
+)
 
 # What JSON and headers can hold: all but half surrogate pairs.
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=300)
@@ -52,13 +66,16 @@ FOUND = st.none() | st.tuples(st.none() | st.integers(0, 100), MAYBE, MAYBE, MAY
 names = count()
 
 
-def read(folder: Path) -> list[tuple[int, Record | None]]:
+def read(folder: Path) -> list[tuple[int, Record]]:
     found = []
     for segment in journal_segments(folder):
         records, _, is_last, damaged = segment.read(0, 1 << 20)
         assert is_last
         assert not damaged
-        found += [(kind, decode(payload)) for kind, payload in records]
+        for kind, id, payload in records:
+            (record,) = unpacked({id: payload})
+            assert id == id_bytes(record.id)
+            found.append((kind, record))
     return found
 
 
@@ -81,7 +98,6 @@ def test_every_field_comes_back(
     assert journal.close(*args)  # type: ignore[arg-type]
     ((kind, record),) = read(folder)
     assert kind == CLOSED
-    assert record is not None
     expected = before | after | {"id": id, "model": before["model"] or ""}
     for name in (*TOKENS, "micros"):
         expected[name] = min(before[name], LARGEST)  # type: ignore[call-overload]
@@ -100,3 +116,61 @@ def test_what_cannot_be_a_record_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         journal.close(CLOSED)  # type: ignore[call-arg]
     assert read(tmp_path) == []
+
+
+RECORDS = st.lists(
+    st.builds(
+        Record,
+        id=st.binary(min_size=14, max_size=14).map(id_text),
+        workspace=TEXT,
+        key=TEXT,
+        operation=TEXT,
+        stream=st.booleans(),
+        model=TEXT,
+        assistant=MAYBE,
+        status=st.integers(0, 999),
+        code=MAYBE,
+        prompt_tokens=st.integers(0, LARGEST),
+        source=st.sampled_from(SOURCES),
+        first_us=st.none() | st.integers(0, 2**63 - 1),
+        score=st.none() | st.integers(0, 100),
+        phases=MAYBE,
+    ),
+    unique_by=lambda record: record.id,
+    max_size=30,
+)
+
+
+@given(RECORDS, st.integers(1, 12))
+def test_rows_are_the_fields_that_any_record_has(records: list[Record], at_once: int) -> None:
+    columns, groups = record_rows(list(packed(records).values()), at_once)
+    whole = [(id_bytes(record.id), *astuple(record)[1:]) for record in records]
+    assert columns == [n for n in range(len(NAMES)) if any(row[n] is not None for row in whole)]
+    width = len(columns)
+    rows = [values[at : at + width] for values in groups for at in range(0, len(values), width)]
+    assert rows == [tuple(row[n] for n in columns) for row in whole]
+    assert all(len(values) == at_once * width for values in groups[:-1])
+
+
+@given(RECORDS, st.sampled_from([("model",), ("workspace", "code"), ()]))
+def test_sums_are_those_of_the_records(records: list[Record], dimensions: tuple[str, ...]) -> None:
+    numbers = [NAMES.index(name) for name in dimensions]
+    expected: dict[tuple[object, ...], list[int]] = {}
+    for record in records:
+        hour = time_of(id_bytes(record.id)) // HOUR_MS
+        key = (hour, *(getattr(record, name) for name in dimensions))
+        sums = expected.setdefault(key, [0, 0, 0])
+        for place, value in enumerate((1, record.prompt_tokens, record.first_us or 0)):
+            # What no database takes stays the largest that one takes.
+            sums[place] = min(sums[place] + value, 2**63 - 1)
+    found = record_sums(
+        list(packed(records).values()), numbers, [NAMES.index("prompt_tokens"), NAMES.index("first_us")]
+    )
+    assert found == [(*key, *sums) for key, sums in expected.items()]
+
+
+def test_what_is_no_record_makes_no_row() -> None:
+    with pytest.raises(ValueError, match="not a record"):
+        record_rows([b"no record"], 1)
+    with pytest.raises(ValueError, match="not a record"):
+        record_sums([b"no record"], [], [])

@@ -19,7 +19,7 @@ from sluicegate.ids import request_ids
 from sluicegate.storage.errors import UnavailableError
 from sluicegate.storage.location import Location
 from sluicegate.usage.logbook import open_logbook
-from sluicegate.usage.model import DAY_MS, Record
+from sluicegate.usage.model import DAY_MS, Record, packed
 
 LOG = f"/workspaces/{OWN}/requests"
 COUNT = 120
@@ -51,7 +51,7 @@ def requests(rig: Rig) -> list[Record]:
         for number in range(COUNT)
     ]
     logbook = open_logbook(rig.database.location)
-    logbook.write(found)
+    logbook.write(packed(found))
     logbook.close()
     return found[::-1]
 
@@ -189,13 +189,15 @@ def test_a_file_that_breaks_off_has_no_end(sqlite_world: tuple[Path, World], tmp
     now = wall_ns()
     for day in (0, 1):
         logbook.write(
-            Record(
-                id=f"req_{now - day * DAY_MS * 1_000_000 + n:016x}{n:012x}",
-                workspace=OWN,
-                key="k",
-                operation="chat",
+            packed(
+                Record(
+                    id=f"req_{now - day * DAY_MS * 1_000_000 + n:016x}{n:012x}",
+                    workspace=OWN,
+                    key="k",
+                    operation="chat",
+                )
+                for n in range(1500)
             )
-            for n in range(1500)
         )
     oldest = min((data / "usage").glob("usage-*.db"))
     port = free_port()

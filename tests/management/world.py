@@ -24,7 +24,7 @@ from sluicegate.upstreams import store as upstreams
 from sluicegate.upstreams.record import Credentials, LearnedModel, UpstreamDraft
 from sluicegate.usage.bodies import Body
 from sluicegate.usage.logbook import open_logbook
-from sluicegate.usage.model import Record
+from sluicegate.usage.model import Record, packed
 from sluicegate.workspaces import store as workspaces
 from sluicegate.workspaces.model import WorkspaceDraft, WorkspaceSettings
 
@@ -86,25 +86,29 @@ async def build(location: Location) -> World:
     await database.close()
     with closing(open_logbook(location)) as logbook:
         logbook.write(
-            Record(
-                id=world.tenants[name].ids["request"],
-                workspace=name,
-                key=world.tenants[name].ids["key"],
-                operation="chat",
-                model=f"{name}-canary-one",
-                assistant=world.tenants[name].ids["assistant"],
-                upstream=f"{name}-canary-up",
-                status=502,
-                code="upstream_timeout",
-                error=f"{name}-canary-error",
-                prompt_tokens=7,
+            packed(
+                Record(
+                    id=world.tenants[name].ids["request"],
+                    workspace=name,
+                    key=world.tenants[name].ids["key"],
+                    operation="chat",
+                    model=f"{name}-canary-one",
+                    assistant=world.tenants[name].ids["assistant"],
+                    upstream=f"{name}-canary-up",
+                    status=502,
+                    code="upstream_timeout",
+                    error=f"{name}-canary-error",
+                    prompt_tokens=7,
+                )
+                for name in (OWN, OTHER, DELETED)
             )
-            for name in (OWN, OTHER, DELETED)
         )
         # What is deleted is of a workspace that is.
         logbook.write(
-            Record(id=tenant.deleted["request"], workspace=DELETED, key="k", operation="chat")
-            for tenant in world.tenants.values()
+            packed(
+                Record(id=tenant.deleted["request"], workspace=DELETED, key="k", operation="chat")
+                for tenant in world.tenants.values()
+            )
         )
         text = "{}-canary-body"
         logbook.keep(

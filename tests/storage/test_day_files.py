@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from sluicegate.storage.errors import UnavailableError
 from sluicegate.usage.day_files import DayFiles
-from sluicegate.usage.model import DAY_MS, HOUR_MS, Filter, Record, time_of_id
+from sluicegate.usage.model import DAY_MS, HOUR_MS, Filter, Record, packed, time_of_id
 
 DAY = 20_000
 
@@ -27,7 +27,7 @@ def record(number: int, **values: object) -> Record:
 def test_a_file_of_an_older_version_is_brought_up(tmp_path: Path) -> None:
     files = DayFiles(tmp_path)
     old = record(1, prompt_tokens=5, cached_tokens=3)
-    files.write([old])
+    files.write(packed([old]))
     # As the version before wrote it.
     with closing(sqlite3.connect(files.path(DAY))) as db:
         db.execute("ALTER TABLE hours DROP COLUMN cached_tokens")
@@ -36,7 +36,7 @@ def test_a_file_of_an_older_version_is_brought_up(tmp_path: Path) -> None:
         db.commit()
     assert files.one(old.id) == old
     new = record(2, prompt_tokens=1, cached_tokens=1, conversation="conv_1")
-    assert files.write([old, new]) == 1
+    assert files.write(packed([old, new])) == 1
     assert files.page(Filter()).records == (new, old)
     (found,) = files.sums(Filter())
     assert (found.requests, found.prompt_tokens, found.cached_tokens) == (2, 6, 1)
@@ -44,16 +44,16 @@ def test_a_file_of_an_older_version_is_brought_up(tmp_path: Path) -> None:
 
 def test_a_damaged_file_is_told_and_harms_no_other_day(tmp_path: Path) -> None:
     files = DayFiles(tmp_path)
-    files.write([record(1)])
+    files.write(packed([record(1)]))
     files.path(DAY).write_bytes(b"no database at all" * 500)
     with pytest.raises(UnavailableError, match="damaged"):
         files.page(Filter())
     with pytest.raises(UnavailableError, match="damaged"):
-        files.write([record(2)])
+        files.write(packed([record(2)]))
     other = Record(
         id=f"req_{(DAY + 1) * DAY_MS * 1_000_000:016x}{1:012x}", workspace="w", key="k", operation="chat"
     )
-    assert files.write([other]) == 1
+    assert files.write(packed([other])) == 1
     assert files.page(Filter(since=(DAY + 1) * DAY_MS)).records == (other,)
 
 
@@ -88,7 +88,7 @@ def test_however_records_come_each_is_there_once(batches: list[list[Record]]) ->
         known: dict[str, Record] = {}
         for batch in batches:
             fresh = {record.id: record for record in batch if record.id not in known}
-            assert files.write(batch) == len(fresh)
+            assert files.write(packed(batch)) == len(fresh)
             known |= fresh
         newest_first = sorted(known.values(), key=lambda record: record.id, reverse=True)
         assert list(files.page(Filter(), limit=300).records) == newest_first

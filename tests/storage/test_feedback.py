@@ -23,7 +23,7 @@ from sluicegate.storage.database import Database, now_ms
 from sluicegate.storage.location import Location
 from sluicegate.storage.transaction import View
 from sluicegate.usage.logbook import open_logbook
-from sluicegate.usage.model import Record
+from sluicegate.usage.model import Record, packed
 
 T = TypeVar("T")
 ADA, BOB, ELSEWHERE = Owner("acme", "key_ada"), Owner("acme", "key_bob"), Owner("other", "key_ada")
@@ -114,8 +114,8 @@ def test_clients_say_it_over_http(location: Location, tmp_path: Path) -> None:
     old = "req_" + "00" * 14
     with closing(open_logbook(location)) as logbook:
         values: dict[str, Any] = {"key": "k", "operation": "chat", "score": 42, "assistant": "asst_1"}
-        logbook.write([Record(id=foreign, workspace="other", **values)])
-        logbook.write([Record(id=known, workspace="default", **values)])
+        logbook.write(packed([Record(id=foreign, workspace="other", **values)]))
+        logbook.write(packed([Record(id=known, workspace="default", **values)]))
     port = free_port()
     arguments = ["sluicegate", "serve", "--port", str(port), "--config", str(file)]
     with running(

@@ -14,7 +14,7 @@ from sluicegate.settings import KeyConfig, Secret, Settings, UpstreamConfig
 from sluicegate.storage.location import Location
 from sluicegate.usage.day_files import DayFiles
 from sluicegate.usage.logbook import open_logbook
-from sluicegate.usage.model import Filter, Record
+from sluicegate.usage.model import Filter, Record, packed
 from sluicegate.usage.parts import period_start
 
 KEY = "sk-test-0123456789abcdef"
@@ -131,8 +131,8 @@ def test_a_day_is_deleted_with_its_file(tmp_path: Path) -> None:
         Record(id=f"req_{at * day * 1_000_000:016x}{at:012x}", workspace="w", key="k", operation="chat")
         for at in (20_000, 20_001, 20_002)
     ]
-    assert files.write(made) == 3
-    assert files.write(made) == 0
+    assert files.write(packed(made)) == 3
+    assert files.write(packed(made)) == 0
     assert files.delete_before(20_002 * day) == 2
     assert [record.id for record in files.page(Filter()).records] == [made[2].id]
     assert files.delete_before(20_002 * day) == 0

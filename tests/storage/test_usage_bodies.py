@@ -21,7 +21,7 @@ from sluicegate.storage.location import Location
 from sluicegate.telemetry.logs import Log
 from sluicegate.usage.bodies import Bodies, Body
 from sluicegate.usage.logbook import Logbook, open_logbook
-from sluicegate.usage.model import DAY_MS, Filter, Record
+from sluicegate.usage.model import DAY_MS, Filter, Record, packed
 from sluicegate.usage.retention import Kept, Retention
 from sluicegate.workspaces.model import BodyRules
 
@@ -105,7 +105,7 @@ def test_retention_follows_each_workspace(logbook: Logbook, tmp_path: Path) -> N
     logbook.keep(made)
     logbook.keep(made)
     records = [Record(id=one.id, workspace=one.workspace, key="k", operation="chat") for one in made]
-    logbook.write(records)
+    logbook.write(packed(records))
     assert logbook.body("a", made[1].id) == made[1]
     # Of another workspace it is not there.
     assert logbook.body("b", made[1].id) is None

@@ -25,7 +25,7 @@ from sluicegate.storage.location import Location
 from sluicegate.usage.bodies import Body
 from sluicegate.usage.export import PAGE, exported
 from sluicegate.usage.logbook import Logbook, open_logbook
-from sluicegate.usage.model import DAY_MS, Filter, Record
+from sluicegate.usage.model import DAY_MS, Filter, Record, packed
 from sluicegate.usage.tail import Tail
 
 Cli = Callable[..., Result]
@@ -70,11 +70,13 @@ def refused(result: Result) -> str:
 def test_usage_of_days_and_models(cli: Cli, logbook: Logbook) -> None:
     assert "Nothing was used" in cli("usage").stderr
     logbook.write(
-        [
-            record(1, 0, prompt_tokens=1000, completion_tokens=5, micros=13),
-            record(2, 0, model="n", prompt_tokens=2, status=502, code="upstream_timeout"),
-            record(3, 2 * DAY_MS, prompt_tokens=7),
-        ]
+        packed(
+            [
+                record(1, 0, prompt_tokens=1000, completion_tokens=5, micros=13),
+                record(2, 0, model="n", prompt_tokens=2, status=502, code="upstream_timeout"),
+                record(3, 2 * DAY_MS, prompt_tokens=7),
+            ]
+        )
     )
     table = good(cli("usage"))
     assert table.splitlines()[0].split() == [
@@ -105,7 +107,7 @@ def test_logs_for_people_and_programs(cli: Cli, logbook: Logbook) -> None:
     assert "No request." in cli("logs").stderr
     bad = record(2, 0, status=502, code="upstream_timeout", error="Too\x1b[2J long", duration_us=2_500_000)
     records = [record(1, 0, duration_us=12_300, prompt_tokens=3), bad, record(3, DAY_MS, model="n")]
-    logbook.write(records)
+    logbook.write(packed(records))
     lines = good(cli("logs")).splitlines()
     assert lines[0].split()[:3] == ["TIME", "STATUS", "MS"]
     assert len(lines) == 4
@@ -138,7 +140,7 @@ def test_logs_for_people_and_programs(cli: Cli, logbook: Logbook) -> None:
 
 
 def test_no_cell_of_a_csv_is_a_formula(cli: Cli, logbook: Logbook) -> None:
-    logbook.write(record(n, 0, model=text, error=text, code="x") for n, text in enumerate(EVIL))
+    logbook.write(packed(record(n, 0, model=text, error=text, code="x") for n, text in enumerate(EVIL)))
     text = good(cli("logs", "--format", "csv", "--limit", "0"))
     rows = list(csv.DictReader(io.StringIO(text, newline="")))
     assert len(rows) == len(EVIL)
@@ -149,7 +151,7 @@ def test_no_cell_of_a_csv_is_a_formula(cli: Cli, logbook: Logbook) -> None:
 
 
 def test_an_export_is_whole_and_comes_in_pieces(logbook: Logbook) -> None:
-    logbook.write(record(n, n) for n in range(2 * PAGE + 10))
+    logbook.write(packed(record(n, n) for n in range(2 * PAGE + 10)))
     pieces = list(exported(logbook, Filter(), "jsonl"))
     assert len(pieces) == 3
     ids = [json.loads(line)["id"] for line in b"".join(pieces).splitlines()]
@@ -159,18 +161,18 @@ def test_an_export_is_whole_and_comes_in_pieces(logbook: Logbook) -> None:
 
 
 def test_the_tail_sees_each_once_whatever_their_order(logbook: Logbook) -> None:
-    logbook.write([record(1, 3000)])
+    logbook.write(packed([record(1, 3000)]))
     tail = Tail(logbook, Filter(workspace="acme"), NOW)
     assert tail.news(NOW) == []
     # One that began before the look, and ends after it; one of somebody else.
     late, new = record(2, 5000), record(3, 10)
-    logbook.write([new, record(4, 10, workspace="zeta")])
+    logbook.write(packed([new, record(4, 10, workspace="zeta")]))
     assert tail.news(NOW) == [new]
-    logbook.write([late])
+    logbook.write(packed([late]))
     assert tail.news(NOW) == [late]
     # A long one began long ago: it is found with the next deep look.
     long = record(5, 900_000, duration_us=890_000_000)
-    logbook.write([long])
+    logbook.write(packed([long]))
     assert [one for _ in range(10) for one in tail.news(NOW)] == [long]
     assert [one for _ in range(20) for one in tail.news(NOW)] == []
 
@@ -180,7 +182,7 @@ def test_follow_shows_what_comes_until_it_is_told_to_stop(location: Location, lo
     if location.database_url is not None:
         environment["SLUICEGATE_DATABASE_URL"] = location.database_url.reveal()
     first = request_ids.next()
-    logbook.write([record(0, 0, id=first)])
+    logbook.write(packed([record(0, 0, id=first)]))
     following = subprocess.Popen(
         [sys.executable, "-m", "sluicegate", "logs", "--follow", "--json", "model=m"],
         stdout=subprocess.PIPE,
@@ -193,7 +195,7 @@ def test_follow_shows_what_comes_until_it_is_told_to_stop(location: Location, lo
         assert json.loads(following.stdout.readline())["id"] == first
         for _ in range(2):
             id = request_ids.next()
-            logbook.write([record(0, 0, id=id), record(0, 0, id=request_ids.next(), model="n")])
+            logbook.write(packed([record(0, 0, id=id), record(0, 0, id=request_ids.next(), model="n")]))
             assert json.loads(following.stdout.readline())["id"] == id
         following.send_signal(signal.SIGINT)
         rest, errors = following.communicate(timeout=30)

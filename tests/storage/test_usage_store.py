@@ -24,6 +24,7 @@ from sluicegate.usage.model import (
     Record,
     Sum,
     id_bytes,
+    packed,
     time_of,
 )
 
@@ -125,10 +126,10 @@ def test_every_question_is_answered_as_by_looking_at_all(logbook: Logbook) -> No
     chance = random.Random(7)
     records = [made(number, chance) for number in range(600)]
     for start in range(0, 600, 150):
-        assert logbook.write(records[start : start + 150]) == 150
+        assert logbook.write(packed(records[start : start + 150])) == 150
     # Once more, with some that are new: only those count.
     more = [made(number, chance) for number in range(600, 610)]
-    assert logbook.write([*records[100:300], *more, *more]) == 10
+    assert logbook.write(packed([*records[100:300], *more, *more])) == 10
     records += more
     records.sort(key=lambda r: r.id, reverse=True)
     for name, (wanted, fits) in FILTERS.items():
@@ -169,7 +170,7 @@ def check_sums(logbook: Logbook, wanted: Filter, right: list[Record]) -> None:
 def test_days_and_workspaces_are_deleted(logbook: Logbook) -> None:
     chance = random.Random(8)
     records = [made(number, chance) for number in range(200)]
-    logbook.write(records)
+    logbook.write(packed(records))
     middle = BEGIN + DAY_MS + 5
     gone = [r for r in records if at(r) < BEGIN + DAY_MS and r.workspace == "acme"]
     assert logbook.delete_of("acme", middle) == len(gone)
@@ -184,14 +185,17 @@ def test_days_and_workspaces_are_deleted(logbook: Logbook) -> None:
     assert {r.id for r in every(logbook, Filter(), 500)} == kept
     # One that comes late, of a machine that was away: its day is made again.
     late = msgspec.structs.replace(records[0], id=identified(BEGIN + 7, 12345))
-    assert logbook.write([late]) == 1
+    assert logbook.write(packed([late])) == 1
     assert logbook.one(late.id) == late
 
 
 def test_a_search_for_what_is_not_there_ends(logbook: Logbook) -> None:
     rows = SCANNED + 500
     logbook.write(
-        Record(id=identified(BEGIN + n, n), workspace="acme", key="k", operation="chat") for n in range(rows)
+        packed(
+            Record(id=identified(BEGIN + n, n), workspace="acme", key="k", operation="chat")
+            for n in range(rows)
+        )
     )
     page = logbook.page(Filter(least_us=1))
     assert page.records == ()
@@ -214,7 +218,7 @@ def test_odd_values_come_back(logbook: Logbook, location: Location) -> None:
         Record(**{"workspace": "w", "key": "k", "operation": "chat", **odd}, id=identified(BEGIN, number))  # type: ignore[arg-type]
         for number, odd in enumerate(ODD)
     ]
-    assert logbook.write(records) == len(ODD)
+    assert logbook.write(packed(records)) == len(ODD)
     shown = list(reversed(every(logbook, Filter(), 50)))
     if location.is_postgresql:
         # It has no such character.
@@ -231,14 +235,14 @@ def test_writers_at_the_same_time_count_each_once(location: Location) -> None:
     broken: list[Exception] = []
     if not location.is_postgresql:
         with closing(open_logbook(location)) as logbook:
-            new.append(logbook.write(batches[0]))
+            new.append(logbook.write(packed(batches[0])))
 
     def write(number: int) -> None:
         with closing(open_logbook(location)) as logbook:
             own = batches[:]
             random.Random(number).shuffle(own)
             try:
-                new.append(sum(logbook.write(batch) for batch in own))
+                new.append(sum(logbook.write(packed(batch)) for batch in own))
             except UnavailableError as error:
                 broken.append(error)
 

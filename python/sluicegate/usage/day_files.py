@@ -7,7 +7,6 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from operator import itemgetter
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 from sluicegate.storage.errors import InvalidError, UnavailableError
 from sluicegate.usage.bodies import Body
 from sluicegate.usage.body_files import BodyFiles
-from sluicegate.usage.day_insert import Row, insert, parts
+from sluicegate.usage.day_insert import Row, days, insert
 from sluicegate.usage.day_search import COLUMNS, NAMES, record_of, search, where_hours
 from sluicegate.usage.model import (
     DAY_MS,
@@ -27,6 +26,7 @@ from sluicegate.usage.model import (
     Facet,
     Filter,
     Interval,
+    Packed,
     Page,
     Record,
     Sum,
@@ -69,13 +69,13 @@ class DayFiles:
         self._folder = folder
         self._bodies = BodyFiles(folder / "bodies")
 
-    def write(self, records: Iterable[Record]) -> int:
+    def write(self, records: Packed) -> int:
         """Add records; those that are there stay as they are. Returns how many were new.
 
         Raises UnavailableError, and then of each day all or nothing is written.
         """
-        rows = sorted({id_bytes(record.id): record for record in records}.items(), key=itemgetter(0))
-        return sum(self._write_day(day, of_day) for day, of_day in parts(rows, DAY_MS))
+        rows = sorted(records.items())
+        return sum(self._write_day(day, of_day) for day, of_day in days(rows))
 
     def page(self, wanted: Filter, *, below: str | None = None, limit: int = 50) -> Page:
         """The newest records below an id. A search stops after `SCANNED` rows, with `next` to go on."""

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from sluicegate.usage.bodies import Body
-from sluicegate.usage.model import MOST_SUMS, Facet, Filter, Interval, Page, Record, Sum
+from sluicegate.usage.model import MOST_SUMS, Facet, Filter, Interval, Packed, Page, Record, Sum
 
 if TYPE_CHECKING:
     from sluicegate.storage.location import Location
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 class Logbook(Protocol):
     """The records of a gateway. Blocking: call it in a thread. Everything raises UnavailableError."""
 
-    def write(self, records: Iterable[Record]) -> int:
+    def write(self, records: Packed) -> int:
         """Add records; those that are there stay as they are. Returns how many were new."""
 
     def page(self, wanted: Filter, *, below: str | None = None, limit: int = 50) -> Page:

@@ -1,6 +1,6 @@
 """The usage record: what is known of one admitted request, in the journal and in the database."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal, get_args
 
 import msgspec
@@ -17,16 +17,18 @@ __all__ = [
     "PHASES",
     "Facet",
     "Filter",
+    "Packed",
     "Page",
     "Record",
     "Source",
     "Sum",
-    "decode",
     "encode",
     "id_bytes",
     "id_text",
     "interrupted",
+    "packed",
     "time_of",
+    "unpacked",
 ]
 
 MICROS = 1_000_000
@@ -129,14 +131,18 @@ _decoder = msgspec.msgpack.Decoder(Record)
 encode = _encoder.encode
 
 
-def decode(payload: bytes) -> Record | None:
-    """A record of the journal; None for one that no version of this program wrote."""
-    try:
-        record = _decoder.decode(payload)
-        id_bytes(record.id)
-    except (msgspec.DecodeError, ValueError):
-        return None
-    return record
+# Records as the journal has them, by their ids as the databases have them.
+Packed = Mapping[bytes, bytes]
+
+
+def packed(records: Iterable[Record]) -> Packed:
+    """Records as a store takes them."""
+    return {id_bytes(record.id): encode(record) for record in records}
+
+
+def unpacked(records: Packed) -> list[Record]:
+    """The same as values. Raises msgspec.DecodeError for what `JournalSegment.read` has not let through."""
+    return [_decoder.decode(payload) for payload in records.values()]
 
 
 def id_bytes(id: str) -> bytes:

@@ -2,14 +2,15 @@
 
 import fcntl
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
 from msgspec import Struct
 
 from sluicegate.engine import JournalSegment, journal_segments
-from sluicegate.usage.model import CLOSED, OPENED, Record, decode, interrupted
+from sluicegate.usage.model import CLOSED, OPENED, Packed, Record, interrupted, packed, unpacked
 
 BATCH_BYTES = 1 << 20
 # A process that changes to a new segment shows none for a moment: it is gone when it was not there twice.
@@ -21,7 +22,7 @@ MOST_IN_MEMORY = 50_000
 class Store(Protocol):
     """Where records go."""
 
-    def write(self, records: Iterable[Record]) -> int:
+    def write(self, records: Packed) -> int:
         """Add those that are not there. Raises what its database raises, and is then asked again."""
 
 
@@ -43,7 +44,7 @@ class _Known:
     def __init__(self) -> None:
         self.offset = 0
         self.is_done = False
-        self.opened: dict[str, Record] = {}
+        self.opened: dict[bytes, bytes] = {}
 
 
 class Mover:
@@ -58,7 +59,7 @@ class Mover:
         self._on_interrupted = on_interrupted
         self._known: dict[int, _Known] = {}
         # Read, and not yet taken by the store.
-        self._closed: dict[str, Record] = {}
+        self._closed: dict[bytes, bytes] = {}
         # How often a process was not seen to live.
         self._missing: dict[str, int] = {}
         self._lock: int | None = None
@@ -96,8 +97,10 @@ class Mover:
         return Moved(records, ended, removed, damaged)
 
     def _write(self) -> int:
-        closed = list(self._closed.values())
-        written = sum(self._store.write(closed[at : at + _BATCH]) for at in range(0, len(closed), _BATCH))
+        closed = iter(self._closed.items())
+        written = 0
+        while batch := dict(islice(closed, _BATCH)):
+            written += self._store.write(batch)
         for known in self._known.values():
             for id in known.opened.keys() & self._closed.keys():
                 del known.opened[id]
@@ -114,14 +117,11 @@ class Mover:
             except FileNotFoundError:
                 return damaged
             damaged += skipped
-            for kind, payload in records:
-                record = decode(payload)
-                if record is None:
-                    damaged += 1
-                elif kind == CLOSED:
-                    self._closed[record.id] = record
+            for kind, id, payload in records:
+                if kind == CLOSED:
+                    self._closed[id] = payload
                 elif kind == OPENED:
-                    known.opened[record.id] = record
+                    known.opened[id] = payload
         # It was closed before it was read: nothing is appended any more.
         known.is_done = not segment.is_open
         return damaged
@@ -139,10 +139,11 @@ class Mover:
             known = self._known.get(segment.inode)
             if known is None or not known.is_done or writer_of(segment.path) not in gone:
                 continue
-            for id, opened in list(known.opened.items()):
+            for id, payload in list(known.opened.items()):
+                (opened,) = unpacked({id: payload})
                 record = interrupted(opened)
                 # One that is there was closed, in a segment that is gone.
-                if self._store.write([record]):
+                if self._store.write(packed([record])):
                     ended += 1
                     if self._on_interrupted is not None:
                         self._on_interrupted(opened, record)

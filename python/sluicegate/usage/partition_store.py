@@ -26,6 +26,7 @@ from sluicegate.usage.model import (
     Facet,
     Filter,
     Interval,
+    Packed,
     Page,
     Record,
     Sum,
@@ -34,6 +35,7 @@ from sluicegate.usage.model import (
     id_text,
     require_dimensions,
     time_of,
+    unpacked,
 )
 
 T = TypeVar("T")
@@ -82,15 +84,15 @@ class Partitions:
         # Days whose partitions were there when they were looked at last.
         self._made: set[int] = set()
 
-    def write(self, records: Iterable[Record]) -> int:
+    def write(self, records: Packed) -> int:
         """Add records; those that are there stay as they are. Returns how many were new.
 
         Raises UnavailableError, and then nothing is written.
         """
-        found = list(records)
-        if not found:
+        if not records:
             return 0
-        days = {time_of(id_bytes(record.id)) // DAY_MS for record in found}
+        found = unpacked(records)
+        days = {time_of(id) // DAY_MS for id in records}
         return self._run(lambda db: self._write(db, found, days))
 
     def page(self, wanted: Filter, *, below: str | None = None, limit: int = 50) -> Page:

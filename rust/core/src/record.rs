@@ -1,6 +1,9 @@
 //! The usage record of a request that has ended, as the journal has it: a msgpack list, its fields in the order of
 //! `usage/model.py`, which reads it.
 
+pub mod fields;
+pub mod sums;
+
 use rmp::encode::{write_array_len, write_bool, write_nil, write_str, write_uint};
 
 /// Of tokens and millionths in one record, so that sums of half a million of them fit both databases; an upstream may

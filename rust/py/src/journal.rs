@@ -5,10 +5,10 @@ use parking_lot::Mutex;
 use pyo3::{exceptions::PyValueError, prelude::*, types::PyBytes};
 use sluicegate_core::{
     journal::{self, Segment, Writer},
-    record::{Closed, Scored},
+    record::{fields::Fields, Closed, Scored},
     shared::clock::monotonic,
 };
-use std::path::PathBuf;
+use std::{io, path::PathBuf};
 
 /// Score, failed checks, method, reason.
 type Found<'a> = (Option<u64>, Option<&'a str>, Option<&'a str>, Option<&'a str>);
@@ -136,7 +136,8 @@ pub struct JournalSegment {
     segment: Segment,
 }
 
-type Records<'py> = Vec<(u8, Bound<'py, PyBytes>)>;
+/// Of each its kind, its id, and all of it.
+type Records<'py> = Vec<(u8, Bound<'py, PyBytes>, Bound<'py, PyBytes>)>;
 
 #[pymethods]
 impl JournalSegment {
@@ -156,9 +157,16 @@ impl JournalSegment {
     }
 
     fn read<'py>(&self, py: Python<'py>, start: u64, most: usize) -> PyResult<(Records<'py>, u64, bool, u64)> {
-        let batch = py.detach(|| journal::read(&self.segment.path, start, most))?;
-        let records = batch.records.iter().map(|(kind, payload)| (*kind, PyBytes::new(py, payload))).collect();
-        Ok((records, batch.end, batch.is_last, batch.skipped))
+        let (batch, ids) = py.detach(|| -> io::Result<_> {
+            let batch = journal::read(&self.segment.path, start, most)?;
+            let ids: Vec<_> = batch.records.iter().map(|(_, payload)| Some(Fields::read(payload)?.id)).collect();
+            Ok((batch, ids))
+        })?;
+        let known = batch.records.iter().zip(&ids).filter_map(|((kind, payload), id)| {
+            Some((*kind, PyBytes::new(py, id.as_ref()?), PyBytes::new(py, payload)))
+        });
+        let unreadable = ids.iter().filter(|id| id.is_none()).count() as u64;
+        Ok((known.collect(), batch.end, batch.is_last, batch.skipped + unreadable))
     }
 
     fn remove(&self, py: Python<'_>) -> PyResult<bool> {

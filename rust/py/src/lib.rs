@@ -10,6 +10,7 @@ mod metrics;
 mod prompt;
 mod quality;
 mod reactor;
+mod record_rows;
 mod request;
 mod runtime;
 mod shared;
@@ -51,6 +52,8 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<journal::Journal>()?;
     m.add_class::<journal::JournalSegment>()?;
     m.add_function(wrap_pyfunction!(journal::journal_segments, m)?)?;
+    m.add_function(wrap_pyfunction!(record_rows::record_rows, m)?)?;
+    m.add_function(wrap_pyfunction!(record_rows::record_sums, m)?)?;
     m.add_class::<metrics::Metrics>()?;
     m.add_class::<marks::Marks>()?;
     m.add_class::<stream::Stream>()?;

@@ -1,0 +1,84 @@
+//! Records of the journal as what a database's driver takes: parameters of rows, and of additions to the hours.
+
+use pyo3::{
+    exceptions::PyValueError,
+    prelude::*,
+    pybacked::PyBackedBytes,
+    types::{PyBool, PyBytes, PyInt, PyNone, PyString, PyTuple},
+};
+use sluicegate_core::record::{
+    fields::{Field, Fields, COUNT},
+    sums::sums,
+};
+
+fn fields(payloads: &[PyBackedBytes]) -> PyResult<Vec<Fields<'_>>> {
+    payloads.iter().map(|payload| Fields::read(payload).ok_or_else(unreadable)).collect()
+}
+
+fn unreadable() -> PyErr {
+    PyValueError::new_err("not a record of the journal")
+}
+
+fn value<'py>(py: Python<'py>, field: Field<'_>) -> Bound<'py, PyAny> {
+    match field {
+        Field::Nil => PyNone::get(py).to_owned().into_any(),
+        Field::Truth(value) => PyBool::new(py, value).to_owned().into_any(),
+        Field::Number(value) => PyInt::new(py, value).into_any(),
+        Field::Text(text) => PyString::new(py, text).into_any(),
+    }
+}
+
+/// The numbers of the columns that some of the records fill, and the values of `at_once` rows after each other, again
+/// and again; the last ones are of fewer rows.
+#[pyfunction]
+#[allow(clippy::type_complexity)]
+pub fn record_rows<'py>(
+    py: Python<'py>,
+    payloads: Vec<PyBackedBytes>,
+    at_once: usize,
+) -> PyResult<(Vec<usize>, Vec<Bound<'py, PyTuple>>)> {
+    let rows = py.detach(|| fields(&payloads))?;
+    let columns: Vec<usize> =
+        (0..COUNT).filter(|number| rows.iter().any(|row| row.get(*number) != Field::Nil)).collect();
+    // The last value of a column is mostly the next one, too: the same object again costs nothing.
+    let mut last: Vec<(Field<'_>, Bound<'py, PyAny>)> =
+        columns.iter().map(|_| (Field::Nil, value(py, Field::Nil))).collect();
+    let mut groups = Vec::with_capacity(rows.len().div_ceil(at_once.max(1)));
+    for group in rows.chunks(at_once.max(1)) {
+        let mut values = Vec::with_capacity(group.len() * columns.len());
+        for row in group {
+            for (number, (field, made)) in columns.iter().zip(&mut last) {
+                if *number == 0 {
+                    values.push(PyBytes::new(py, &row.id).into_any());
+                    continue;
+                }
+                let now = row.get(*number);
+                if now != *field {
+                    (*field, *made) = (now, value(py, now));
+                }
+                values.push(made.clone());
+            }
+        }
+        groups.push(PyTuple::new(py, values)?);
+    }
+    Ok((columns, groups))
+}
+
+/// For each hour and each value of the fields `dimensions`: those, how many records, and the totals of `summed`.
+#[pyfunction]
+pub fn record_sums<'py>(
+    py: Python<'py>,
+    payloads: Vec<PyBackedBytes>,
+    dimensions: Vec<usize>,
+    summed: Vec<usize>,
+) -> PyResult<Vec<Bound<'py, PyTuple>>> {
+    let found = py.detach(|| fields(&payloads).map(|read| sums(read, &dimensions, &summed)))?;
+    let rows = found.into_iter().map(|sum| {
+        let hour = PyInt::new(py, sum.hour).into_any();
+        let of = sum.of.iter().map(|field| value(py, *field));
+        let totals = [sum.requests].into_iter().chain(sum.totals).map(|total| PyInt::new(py, total).into_any());
+        let values: Vec<Bound<'py, PyAny>> = [hour].into_iter().chain(of).chain(totals).collect();
+        PyTuple::new(py, values)
+    });
+    rows.collect()
+}
