@@ -85,10 +85,7 @@ class Pipeline:
             finally:
                 watch.stop()
         except GatewayError as error:
-            error.headers += tuple(conversation.headers) if conversation else ()
-            self._parts.ledger.refused(entry, error.status, error.code, error.message)
-            error.headers = (*error.headers, *entry.timing())
-            error.settled = True
+            self._parts.ledger.failed(entry, error, conversation.headers if conversation else ())
             raise
         except ClientGoneError:
             self._parts.ledger.refused(entry, CLIENT_CLOSED, "client_closed")

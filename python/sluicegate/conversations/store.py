@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, func, insert, select, update
+from sqlalchemy import Column, ColumnElement, delete, func, insert, select, update
 
 from sluicegate.conversations.model import Conversation, Json
 from sluicegate.http.door import Owner, Window
@@ -48,9 +48,7 @@ async def remove(view: View, owner: Owner, conversation: str) -> None:
     """Delete it; what belongs to responses stays with them. Raises NotFoundError."""
     await get(view, owner, conversation)
     await view.execute(delete(_table).where(_mine(owner, conversation)))
-    inside = _items.c.conversation == conversation
-    await view.execute(delete(_items).where(inside, _items.c.response.is_(None)))
-    await view.execute(update(_items).where(inside).values(conversation=None))
+    await release(view, _items.c.conversation, _items.c.conversation == conversation)
 
 
 async def expire(view: View, workspace: str, before: int, most: int) -> int:
@@ -62,11 +60,16 @@ async def expire(view: View, workspace: str, before: int, most: int) -> int:
     old = select(_table.c.id).where(_table.c.workspace == workspace, used < before).limit(most)
     refs = list((await view.execute(old)).scalars())
     if refs:
-        inside = _items.c.conversation.in_(refs)
-        await view.execute(delete(_items).where(inside, _items.c.response.is_(None)))
-        await view.execute(update(_items).where(inside).values(conversation=None))
+        await release(view, _items.c.conversation, _items.c.conversation.in_(refs))
         await view.execute(delete(_table).where(_table.c.id.in_(refs)))
     return len(refs)
+
+
+async def release(view: View, owner: Column[Any], where: ColumnElement[bool]) -> None:
+    """Take items out of conversations, or out of responses: `owner`. What the other has, too, stays there."""
+    other = _items.c.response if owner is _items.c.conversation else _items.c.conversation
+    await view.execute(delete(_items).where(where, other.is_(None)))
+    await view.execute(update(_items).where(where).values({owner: None}))
 
 
 async def add_items(view: View, owner: Owner, conversation: str, items: list[Json]) -> None:
@@ -103,8 +106,7 @@ async def remove_item(view: View, owner: Owner, conversation: str, ref: str) -> 
     """Take an item out of a conversation. Raises NotFoundError."""
     await item(view, owner, conversation, ref)
     here = (_items.c.conversation == conversation) & (_items.c.id == ref)
-    await view.execute(delete(_items).where(here, _items.c.response.is_(None)))
-    await view.execute(update(_items).where(here).values(conversation=None))
+    await release(view, _items.c.conversation, here)
     return await get(view, owner, conversation)
 
 

@@ -90,10 +90,7 @@ class ResponsesPipeline:
         except GatewayError as error:
             if asked is not None:
                 renamed(error)
-            error.headers += _told(conversation)
-            self._parts.ledger.refused(entry, error.status, error.code, error.message)
-            error.headers = (*error.headers, *entry.timing())
-            error.settled = True
+            self._parts.ledger.failed(entry, error, _told(conversation))
             raise
         except ClientGoneError:
             self._parts.ledger.refused(entry, CLIENT_CLOSED, "client_closed")

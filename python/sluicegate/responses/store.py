@@ -110,9 +110,7 @@ async def remove(view: View, owner: Owner, response: str) -> None:
     """Delete it; what it added to a conversation stays there. Raises NotFoundError."""
     await find(view, owner, response)
     await view.execute(delete(_table).where(_mine(owner, response)))
-    inside = _items.c.response == response
-    await view.execute(delete(_items).where(inside, _items.c.conversation.is_(None)))
-    await view.execute(update(_items).where(inside).values(response=None))
+    await conversations.release(view, _items.c.response, _items.c.response == response)
 
 
 async def input_items(view: View, owner: Owner, response: str, window: Window) -> tuple[list[Json], bool]:
@@ -148,9 +146,7 @@ async def expire(view: View, before: int, most: int, workspace: str | None = Non
     old = old.order_by(_table.c.created_at).limit(most)
     refs = list((await view.execute(old)).scalars())
     if refs:
-        inside = _items.c.response.in_(refs)
-        await view.execute(delete(_items).where(inside, _items.c.conversation.is_(None)))
-        await view.execute(update(_items).where(inside).values(response=None))
+        await conversations.release(view, _items.c.response, _items.c.response.in_(refs))
         await view.execute(delete(_table).where(_table.c.id.in_(refs)))
     return len(refs)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from sluicegate.engine import Failure, Outcome
-    from sluicegate.errors import Header
+    from sluicegate.errors import GatewayError, Header
     from sluicegate.http.head import Head
     from sluicegate.telemetry.trace import Forward, Trace
     from sluicegate.usage.bodies import Bodies
@@ -254,6 +254,13 @@ class Ledger:
         # A wrong request is the client's matter; a failed one may be the operator's.
         if self._log.access or status >= _FIRST_5XX:
             self._write(entry, status, code, None)
+
+    def failed(self, entry: Entry, error: "GatewayError", told: "Sequence[Header]" = ()) -> None:
+        """The same of an error that the envelope will show, with `told` beside its own headers."""
+        error.headers += tuple(told)
+        self.refused(entry, error.status, error.code, error.message)
+        error.headers += entry.timing()
+        error.settled = True
 
     def dropped(self, entry: Entry) -> None:
         """Its task ended without a word: a fault, or the end of the process."""

@@ -34,10 +34,10 @@ fn value<'py>(py: Python<'py>, field: Field<'_>) -> Bound<'py, PyAny> {
 #[allow(clippy::type_complexity)]
 pub fn record_rows<'py>(
     py: Python<'py>,
-    payloads: Vec<PyBackedBytes>,
+    records: Vec<PyBackedBytes>,
     at_once: usize,
 ) -> PyResult<(Vec<usize>, Vec<Bound<'py, PyTuple>>)> {
-    let rows = py.detach(|| fields(&payloads))?;
+    let rows = py.detach(|| fields(&records))?;
     let columns: Vec<usize> =
         (0..COUNT).filter(|number| rows.iter().any(|row| row.get(*number) != Field::Nil)).collect();
     // The last value of a column is mostly the next one, too: the same object again costs nothing.
@@ -68,11 +68,11 @@ pub fn record_rows<'py>(
 #[pyfunction]
 pub fn record_sums<'py>(
     py: Python<'py>,
-    payloads: Vec<PyBackedBytes>,
+    records: Vec<PyBackedBytes>,
     dimensions: Vec<usize>,
     summed: Vec<usize>,
 ) -> PyResult<Vec<Bound<'py, PyTuple>>> {
-    let found = py.detach(|| fields(&payloads).map(|read| sums(read, &dimensions, &summed)))?;
+    let found = py.detach(|| fields(&records).map(|read| sums(read, &dimensions, &summed)))?;
     let rows = found.into_iter().map(|sum| {
         let hour = PyInt::new(py, sum.hour).into_any();
         let of = sum.of.iter().map(|field| value(py, *field));
