@@ -10,6 +10,8 @@ from typing import Any
 
 from scripted import ScriptedUpstream, completion
 
+from processes import Server
+
 
 def assistants(of: Mapping[str, Mapping[str, Any]], **usual: Any) -> str:
     """The tables of assistants that want a score of 50 from the model `one/m`, unless they say otherwise."""
@@ -53,3 +55,16 @@ def until(found: Callable[[], Any]) -> Any:
             return value
         time.sleep(0.02)
     raise AssertionError("it did not come")
+
+
+def records(server: Server, operation: str, **wanted: Any) -> list[dict[str, Any]]:
+    """The log lines of requests of an operation."""
+    found = []
+    for text in server.output().splitlines():
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue
+        if line.get("event") == "request" and line["operation"] == operation:
+            found.append(line)
+    return [line for line in found if all(line.get(name) == value for name, value in wanted.items())]

@@ -13,7 +13,7 @@ import pytest
 from contract_setup import API_KEY
 from openai import OpenAI
 from openai.types.chat import ChatCompletionMessageParam
-from scored import assistants, saying, until
+from scored import assistants, records, saying, until
 from scripted import UPSTREAM_KEY, ScriptedUpstream, scripted_upstream
 
 from processes import Server, gateway
@@ -185,16 +185,3 @@ def test_in_the_background_the_answer_does_not_wait(client: OpenAI, says: Any, j
     raw, _ = ask(client, "later", stream=True, extra=extra)
     list(raw.parse())
     until(lambda: [line for line in records(judging, "judge") if line.get("score") == 44])
-
-
-def records(server: Server, operation: str, **wanted: Any) -> list[dict[str, Any]]:
-    """The log lines of requests of an operation."""
-    found = []
-    for text in server.output().splitlines():
-        try:
-            line = json.loads(text)
-        except ValueError:
-            continue
-        if line.get("event") == "request" and line["operation"] == operation:
-            found.append(line)
-    return [line for line in found if all(line.get(name) == value for name, value in wanted.items())]

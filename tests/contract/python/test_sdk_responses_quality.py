@@ -15,7 +15,7 @@ import pytest
 from contract_setup import API_KEY
 from openai import OpenAI
 from openai.types.responses import Response
-from scored import assistants, bodies, saying, script, until
+from scored import assistants, bodies, records, saying, script, until
 from scripted import UPSTREAM_KEY, ScriptedUpstream, completion
 
 from processes import Server, clean_environment, gateway
@@ -97,15 +97,6 @@ def ask(client: OpenAI, model: str, *steps: dict[str, Any], **more: Any) -> tupl
     return raw.parse(), told
 
 
-def records(server: Server, **wanted: Any) -> list[dict[str, Any]]:
-    """The log lines of requests for responses."""
-    lines = [json.loads(text) for text in server.output().splitlines() if text.startswith("{")]
-    found = [
-        line for line in lines if line.get("event") == "request" and line.get("operation") == "responses"
-    ]
-    return [line for line in found if all(line.get(name) == value for name, value in wanted.items())]
-
-
 def test_a_score_is_told_and_recorded(client: OpenAI, server: Server) -> None:
     for step, score, failed in [
         (saying(GOOD), "100", None),
@@ -122,7 +113,7 @@ def test_a_score_is_told_and_recorded(client: OpenAI, server: Server) -> None:
     raw = client.responses.with_raw_response.create(
         model="flag", input="2 + 2?", extra_body=script(saying("It is", "length"))[1]
     )
-    (line,) = until(lambda: records(server, request_id=raw.headers["x-request-id"]))
+    (line,) = until(lambda: records(server, "responses", request_id=raw.headers["x-request-id"]))
     assert (line["score"], line["score_method"], line["failed_checks"]) == (30, "L0", "truncated")
     assert ask(client, "unscored", saying(EMPTY))[1] == {}
 
@@ -175,7 +166,7 @@ def test_the_second_try_is_cooler_and_the_better_counts(
     made = raw.parse()
     assert (made.output_text, raw.headers["x-quality-score"]) == (GOOD, "100")
     assert [body["temperature"] for body in bodies(scripted, key)] == [0.8, 0.4]
-    (line,) = until(lambda: records(server, request_id=raw.headers["x-request-id"]))
+    (line,) = until(lambda: records(server, "responses", request_id=raw.headers["x-request-id"]))
     assert (line["attempts"], line["score"]) == (2, 100)
     # It is the better one that is stored.
     assert client.responses.retrieve(made.id).output_text == GOOD
@@ -204,7 +195,7 @@ def test_a_stream_is_observed(client: OpenAI, server: Server) -> None:
         )
         kinds = [event.type for event in raw.parse()]
         assert kinds[-1] in ("response.completed", "response.incomplete")
-        (line,) = until(lambda: records(server, request_id=raw.headers["x-request-id"]))  # noqa: B023
+        (line,) = until(lambda: records(server, "responses", request_id=raw.headers["x-request-id"]))  # noqa: B023
         assert (line["score"], line["failed_checks"], line["stream"]) == (score, failed, True)
 
 
@@ -252,12 +243,12 @@ def test_in_the_background_it_is_the_same(client: OpenAI, server: Server) -> Non
     assert in_background(client, "escalate", saying(REFUSED), saying(GOOD)).output_text == GOOD
     flagged = in_background(client, "flag", saying(REFUSED))
     assert (flagged.status, flagged.output_text) == ("completed", REFUSED)
-    until(lambda: records(server, model="flag", score=20, failed_checks="refused"))
+    until(lambda: records(server, "responses", model="flag", score=20, failed_checks="refused"))
     blocked = in_background(client, "block", saying(REFUSED))
     assert (blocked.status, blocked.output) == ("failed", [])
     assert blocked.error is not None
     assert blocked.error.code == "quality_below_threshold"
-    until(lambda: records(server, model="block", status=422, score=20))
+    until(lambda: records(server, "responses", model="block", status=422, score=20))
 
 
 def test_one_that_is_cancelled_pays_for_what_was_thrown_away(
@@ -267,7 +258,7 @@ def test_one_that_is_cancelled_pays_for_what_was_thrown_away(
     made = client.responses.create(model="retry", input="2 + 2?", extra_body=extra, background=True)
     until(lambda: len(scripted.recorded(key)) == 2)
     client.responses.cancel(made.id)
-    (line,) = until(lambda: records(server, model="retry", code="client_closed"))
+    (line,) = until(lambda: records(server, "responses", model="retry", code="client_closed"))
     assert line["attempts"] == 2
     logs = [sys.executable, "-m", "sluicegate", "logs", "--json", "model=retry", "code=client_closed"]
 
