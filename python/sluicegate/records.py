@@ -48,6 +48,11 @@ class SpaceReader:
         self._freshness = freshness
         self._cache: Cache[str, Space] = Cache(database, freshness, size)
 
+    @property
+    def mark(self) -> int | None:
+        """As long as it is the same, so are all that `peek` gives. None: ask `find`."""
+        return self._freshness.epoch if self._freshness.is_current else None
+
     def peek(self, workspace: str) -> Space | None:
         """One that was used before and has not changed, without waiting; None: ask `find`."""
         return self._cache.peek(workspace) if self._freshness.is_current else None

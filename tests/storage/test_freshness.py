@@ -10,12 +10,14 @@ from sqlalchemy import text as sql
 
 from sluicegate.assistants import store as assistants
 from sluicegate.assistants.model import AssistantDraft, AssistantSpec
+from sluicegate.chat.stored import StoredDirectory
+from sluicegate.errors import GatewayError
 from sluicegate.ids import PLATFORM
 from sluicegate.keys import secret as texts
 from sluicegate.keys import store as keys
 from sluicegate.keys.cache import KeyReader
-from sluicegate.keys.model import KeyDraft
-from sluicegate.records import SpaceReader
+from sluicegate.keys.model import KeyDraft, Principal
+from sluicegate.records import Space, SpaceReader
 from sluicegate.settings import Secret
 from sluicegate.storage import errors
 from sluicegate.storage.cache import Cache, Recent
@@ -321,3 +323,45 @@ async def test_last_use_is_written_in_batches(database: Database) -> None:
     await watcher.stop()
     async with database.read() as view:
         assert (await keys.get(view, "acme", key)).last_used_at is not None
+
+
+@pytest.mark.asyncio
+async def test_a_view_stays_until_its_workspace_changes(database: Database) -> None:
+    """And a change elsewhere makes each view ask once, not each request."""
+    asked: list[str] = []
+
+    class Counted(SpaceReader):
+        def peek(self, workspace: str) -> Space | None:
+            asked.append(workspace)
+            return super().peek(workspace)
+
+    freshness = Freshness(database)
+    directory = StoredDirectory(None, lambda usable: None, 0)  # type: ignore[arg-type]
+    directory.spaces = spaces = Counted(database, freshness)
+    ours, theirs = (Principal("app", "key_1", workspace=workspace) for workspace in ("acme", "other"))
+    assert directory.view(ours) is None
+    first, second = await directory.load(ours), await directory.load(theirs)
+    for _ in range(3):
+        assert directory.view(ours) is first
+        assert directory.view(theirs) is second
+    assert asked == ["acme", "other"]
+    async with database.change(SYSTEM) as change:
+        draft = AssistantDraft(name="coder", spec=AssistantSpec(model=("u/m",)))
+        await assistants.create(change, "other", draft)
+    assert spaces.mark is None
+    assert (directory.view(ours), directory.view(theirs)) == (None, None)
+    assert await directory.load(ours) is first
+    changed = await directory.load(theirs)
+    assert changed is not second
+    assert "coder" in changed.assistants
+    for _ in range(3):
+        assert directory.view(ours) is first
+        assert directory.view(theirs) is changed
+    assert asked == ["acme", "other", "acme", "other"]
+    async with database.change(SYSTEM) as change:
+        await workspaces.delete(change, "acme")
+    assert directory.view(ours) is None
+    with pytest.raises(GatewayError, match="401"):
+        await directory.load(ours)
+    assert directory.view(ours) is None
+    assert directory.view(theirs) is changed

@@ -33,12 +33,16 @@ class Space(Protocol):
 class Spaces(Protocol):
     """Reads them; `records.SpaceReader` is one."""
 
+    @property
+    def mark(self) -> int | None: ...
     def peek(self, workspace: str) -> Space | None: ...
     async def find(self, workspace: str) -> Space | None: ...
 
 
 class NoSpaces:
     """A database that has not answered yet."""
+
+    mark: int | None = None
 
     def peek(self, workspace: str) -> Space | None:
         """Knows none."""
@@ -54,6 +58,17 @@ class NoSpaces:
 Take = Callable[[Usable], Upstream | None]
 
 
+class _Kept:
+    """A view, the records that it was built from, and the mark at which these were last seen to be right."""
+
+    __slots__ = ("mark", "space", "view")
+
+    def __init__(self, space: Space, view: View) -> None:
+        self.space = space
+        self.view = view
+        self.mark: int | None = None
+
+
 class StoredDirectory:
     """The workspaces of a database, with what the settings say as a part of the one named `default`."""
 
@@ -63,17 +78,22 @@ class StoredDirectory:
         self._own = own
         self._take = take
         self._created = created
-        self._views: Recent[str, tuple[Space, View]] = Recent(SIZE)
+        self._views: Recent[str, _Kept] = Recent(SIZE)
         # What the settings' upstreams have listed.
         self._listed: dict[str, Models | None] = {}
 
     def view(self, principal: Principal) -> View | None:
         """The view of a workspace that was used before and has not changed."""
-        space = self.spaces.peek(principal.workspace)
-        if space is None:
+        mark = self.spaces.mark
+        kept = None if mark is None else self._views.get(principal.workspace)
+        if kept is None:
             return None
-        kept = self._views.get(principal.workspace)
-        return kept[1] if kept is not None and kept[0] is space else None
+        if kept.mark != mark:
+            # Something has changed somewhere. Whether it was here is asked once, not for each request.
+            if self.spaces.peek(principal.workspace) is not kept.space:
+                return None
+            kept.mark = mark
+        return kept.view
 
     async def load(self, principal: Principal) -> View:
         """Raises 503 where the database does not answer; the settings' own workspace needs none."""
@@ -90,11 +110,11 @@ class StoredDirectory:
         if space is None:
             raise errors.refused_key("workspace_deleted", "The workspace of this API key was deleted.")
         kept = self._views.get(workspace)
-        if kept is not None and kept[0] is space:
-            return kept[1]
+        if kept is not None and kept.space is space:
+            return kept.view
         # The view before is still there: upstreams that have not changed keep their connections.
         view = self._build(workspace, space)
-        self._views.put(workspace, (space, view))
+        self._views.put(workspace, _Kept(space, view))
         return view
 
     async def default_model(self, view: View) -> str | None:
@@ -109,7 +129,7 @@ class StoredDirectory:
             self._listed[name] = found
         kept = self._views.get(DEFAULT)
         if kept is not None:
-            kept[1].catalog.learn(name, found)
+            kept.view.catalog.learn(name, found)
 
     def _build(self, workspace: str, space: Space) -> View:
         if workspace == DEFAULT:

@@ -14,7 +14,7 @@ Row = tuple[bytes, bytes]
 
 # So many rows go into a statement. One by one they take twice as long, and each asks for Python's lock twice.
 _AT_ONCE = 20
-# So many are made into values in one step, which holds Python's lock: half a millisecond.
+# So many are made into values in one step, which holds Python's lock: a fifth of a millisecond.
 _STEP = 500
 _HOURS = ", ".join(f'"{name}"' for name in ("hour", *DIMENSIONS, *SUMS))
 _ADD = (
