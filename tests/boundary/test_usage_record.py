@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import count
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -139,6 +140,29 @@ RECORDS = st.lists(
     unique_by=lambda record: record.id,
     max_size=30,
 )
+
+
+@given(
+    st.integers(0, 40),
+    st.integers(0, 45),
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | TEXT | st.lists(st.none()),
+)
+def test_what_is_let_through_can_be_read(
+    tmp_path_factory: pytest.TempPathFactory, length: int, place: int, value: object
+) -> None:
+    """Else a database's mover would be held up by it for ever."""
+    fields: list[object] = list(astuple(Record(id=request_ids.next(), workspace="w", key="k", operation="o")))
+    fields = (fields + [None] * 10)[:length]
+    fields[place:] = [value, *fields[place + 1 :]]
+    folder = tmp_path_factory.getbasetemp() / f"journal-{next(names)}"
+    Journal(folder, "a").append(CLOSED, msgspec.msgpack.encode(fields))
+    (segment,) = journal_segments(folder)
+    found, _, _, damaged = segment.read(0, 1 << 20)
+    assert len(found) + damaged == 1
+    for _, id, payload in found:
+        (record,) = unpacked({id: payload})
+        ((*_, stream, _model),) = (rows[:6] for rows in record_rows([payload], 1)[1])
+        assert (id_bytes(record.id), record.stream) == (id, stream)
 
 
 @given(RECORDS, st.integers(1, 12))

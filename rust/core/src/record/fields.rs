@@ -74,6 +74,10 @@ impl<'a> Fields<'a> {
         for (number, (place, kind)) in fields.iter_mut().zip(KINDS).enumerate() {
             *place = if number < length { kind.checked(read(&mut rest)?)? } else { kind.missing() };
         }
+        // What stands behind the fields of a newer version is its own matter.
+        if length <= COUNT && !rest.is_empty() {
+            return None;
+        }
         let Some(Field::Text(id)) = fields.first() else { return None };
         Some(Fields { id: id_of(id)?, fields })
     }
@@ -250,6 +254,7 @@ mod tests {
             assert!(Fields::read(&texts(other)).is_none(), "{other:?}");
         }
         assert!(Fields::read(b"no record").is_none());
+        assert!(Fields::read(&[&old[..], &[0]].concat()).is_none(), "something behind it");
         assert!(Fields::read(&written(&Closed { id: ID, source: "invented", ..Closed::default() })).is_none());
     }
 }
