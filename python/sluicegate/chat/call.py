@@ -151,7 +151,10 @@ class Calls:
         upstream, model = candidate
         leave(job.entry)
         ask, windows = job.ask, self._parts.windows
-        switch = None if ask.plan.thinking is None else switch_of(ask, candidate)
+        rule = ask.plan.thinking
+        # Most assistants say nothing of thinking, and most clients neither.
+        is_silent = rule is None or (rule.value == "inherit" and ask.request.thinking is None)
+        switch = None if is_silent else switch_of(ask, candidate)
         made = recipe(ask, upstream, self._parts.make_recipe, switch)
         limit = windows.proven_limit(ask, candidate)
         if isinstance(limit, ToBeCounted):

@@ -121,7 +121,9 @@ def prepare(  # noqa: PLR0913 (all that is known of one call)
     rename = model if request.model != model else None
     body, dropped = request.compose(recipe, rename, inject, limit)
     public = plan.name if plan.name != model else None
-    output = None if plan.thinking is None else output_option(ask, candidate, switch)
+    rule = plan.thinking
+    as_it_comes = rule is None or (switch is None and rule.output == "pass")
+    output = None if as_it_comes else output_option(ask, candidate, switch)
     return Prepared(body, public, hide, inject, tuple(dropped), switch, output)
 
 
