@@ -319,7 +319,7 @@ def test_what_a_task_raises_to_the_loop_arrives(script: Script, caplog: pytest.L
     """SystemExit in the body of `async for` ends the program, as it does everywhere else."""
 
     async def scenario() -> None:
-        # Not `wait_for`: its task would keep the exception, which nobody retrieves. The garbage collector logs
+        # Not `wait_for`: its task would keep the exception, which nobody retrieves. The collector logs
         # that, wherever it runs next; in the middle of `ast.parse` that is a SystemError of Python 3.11.
         async with asyncio.timeout(20), AsyncClient(**script.says(endless)).stream("Go") as stream:
             async for _ in stream:
