@@ -43,8 +43,6 @@ class Plan(Struct, frozen=True):
     # Of an assistant.
     thinking: ThinkingRule | None = None
     quality: QualityRule | None = None
-    # Of an assistant that some requests are not for: `prepare.check` says which.
-    is_choosy: bool = False
 
 
 class View:
@@ -175,7 +173,6 @@ class View:
             raise errors.assistant_unavailable(assistant.name)
         spec = assistant.spec
         limits = [limit for limit in (spec.max_tokens, self.settings.max_tokens) if limit is not None]
-        quality = quality_of(spec)
         return Plan(
             assistant.name,
             tuple(steps),
@@ -186,8 +183,7 @@ class View:
             _prompt_bytes(spec),
             keeps_history=spec.keeps_history,
             thinking=rule_of(spec),
-            quality=quality,
-            is_choosy="system_prompt" in spec.locked or (quality is not None and quality.blocks_unscored),
+            quality=quality_of(spec),
         )
 
 

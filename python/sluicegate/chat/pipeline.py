@@ -138,7 +138,7 @@ class Pipeline:
         plan = view.plan(model, principal)
         entry.model = plan.name
         ask = Ask(plan, self._rules, request)
-        if plan.is_choosy and plan.assistant is not None:
+        if plan.assistant is not None:
             check(ask, plan.assistant)
         entry.marks.planned()
         return ask
