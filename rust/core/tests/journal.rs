@@ -1,6 +1,7 @@
 //! The journal: nothing that was written is lost, whatever ends the process or fills the disk.
 #![allow(clippy::unwrap_used)] // clippy.toml allows it only inside of #[test]
 
+use parking_lot::{Mutex, MutexGuard};
 use proptest::prelude::*;
 use sluicegate_core::journal::{read, remove, segments, Writer, LONGEST};
 use std::{
@@ -12,6 +13,12 @@ use std::{
 };
 
 struct Folder(PathBuf);
+
+/// No child begins meanwhile: until it runs its program it has the descriptors of this process, and their locks.
+fn no_child_begins() -> MutexGuard<'static, ()> {
+    static BEGINNING: Mutex<()> = Mutex::new(());
+    BEGINNING.lock()
+}
 
 impl Folder {
     fn new() -> Folder {
@@ -104,6 +111,7 @@ proptest! {
 
 #[test]
 fn segments_end_and_can_be_removed() {
+    let _alone = no_child_begins();
     let folder = Folder::new();
     let mut writer = folder.open();
     for _ in 0..10 {
@@ -203,6 +211,7 @@ fn spawn(what: &str, folder: &Folder) -> std::process::Child {
     command.args(["-c", "trap '' XFSZ; exec \"$0\" --exact child --nocapture"]);
     command.arg(std::env::current_exe().unwrap());
     command.env(CHILD, format!("{what} {}", folder.0.display()));
+    let _alone = no_child_begins();
     command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
