@@ -11,10 +11,20 @@ JSON = b"application/json"
 # Nor openai-organization and -project: they belong to the client's key, and the upstream sees the gateway's.
 _FORWARDED = {b"traceparent", b"tracestate", b"openai-beta"}
 _TIMING = b"x-sluicegate-timing"
-# One look for all of them: clients send a dozen headers that are none of ours.
 _RARE = {*_FORWARDED, _TIMING}
 _MAX_FORWARDED = 1024
 _OTHER_KEYS = {b"x-api-key", b"api-key"}
+# One look for all of them: the official clients send a dozen headers that are none of ours.
+_READ = {
+    b"authorization",
+    b"content-type",
+    b"content-length",
+    b"content-encoding",
+    b"transfer-encoding",
+    b"x-client-request-id",
+    *_OTHER_KEYS,
+    *_RARE,
+}
 
 
 class Head(Struct, gc=False):
@@ -38,7 +48,7 @@ def read_head(headers: Iterable[tuple[bytes, bytes]]) -> Head:
     Raises 400 for a header that must be unique and is not: two readers could each take another one.
     """
     head = Head()
-    for name, value in headers:
+    for name, value in [header for header in headers if header[0] in _READ]:
         if name == b"authorization":
             if head.authorization is not None and head.authorization != value:
                 raise _twice("Authorization")
