@@ -1,13 +1,16 @@
 """What limits, budgets and usage records cost: CPU of a plain request with them and without, in turns.
 
 `python -m bench.limits [--rounds N] [--seconds S] [--binary PATH]` starts gateways of one worker: one without
-limits and records, one with limits alone, one with a database and so with records, and one with all of it.
-Prints a table; asserts nothing. What moves records into the database is a part of the figures.
+limits and records, one with limits alone, one with a database and so with records, one with all of it, and
+one with all of it whose records stay in the journal: the difference of the last two is what runs beside the
+requests and moves records into the database. Prints a table; asserts nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import fcntl
+import os
 import statistics
 import sys
 import tempfile
@@ -18,6 +21,7 @@ from bench import children
 from bench.tenants import MODEL, load
 from sluicegate.keys.model import mint
 
+PATH = "all, records stay in the journal"
 LIMITS = "requests_per_minute = 100000000, tokens_per_minute = 10000000000, concurrent_requests = 1000"
 
 
@@ -32,9 +36,19 @@ def settings(key: str, port: int, *, limited: bool) -> str:
     )
 
 
+def hold_back_mover(stack: ExitStack, data: Path) -> None:
+    """Be the one that moves the records of this data directory, and move none."""
+    journal = data / "journal"
+    journal.mkdir(parents=True, mode=0o700)
+    data.chmod(0o700)
+    lock = os.open(journal / "mover.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    stack.callback(os.close, lock)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+
+
 def gateway(stack: ExitStack, folder: Path, text: str, *, recorded: bool) -> children.Server:
     """`sluicegate serve` with one worker, ready to answer."""
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     (folder / "sluicegate.toml").write_text(text)
     port = children.free_port()
     command = [sys.executable, "-m", "sluicegate", "serve", "--port", str(port)]
@@ -61,10 +75,13 @@ def main() -> None:
             "limits and budgets: 8 counters": (True, False),
             "database and records": (False, True),
             "all": (True, True),
+            PATH: (True, True),
         }
         servers = {}
         for number, (name, (limited, recorded)) in enumerate(runs.items()):
             text = settings(key, upstream.port, limited=limited)
+            if name == PATH:
+                hold_back_mover(stack, folder / str(number) / "data")
             servers[name] = gateway(stack, folder / str(number), text, recorded=recorded)
         costs: dict[str, list[float]] = {name: [] for name in runs}
         for turn in range(given.rounds):

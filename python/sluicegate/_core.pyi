@@ -472,9 +472,12 @@ class LimitRules:
 
 @final
 class LimitSets:
-    """All limits that count for a request, put together once for many requests; immutable."""
+    """All limits that count for a request, put together once for many requests; immutable.
 
-    def __new__(cls, sets: list[LimitRules]) -> Self: ...
+    `warn_percent`: the share of a budget from which on a request is not plain any more.
+    """
+
+    def __new__(cls, sets: list[LimitRules], warn_percent: int = 100) -> Self: ...
 
 @final
 class Admission:
@@ -497,6 +500,9 @@ class Admission:
     @property
     def budget(self) -> tuple[int, int] | None:
         """Of the budget that is used up furthest: used before this request, and the most."""
+    @property
+    def is_plain(self) -> bool:
+        """Admitted, and no budget is used up as far as its `warn_percent`."""
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
         """`x-ratelimit-*` of the rates with the least left."""

@@ -14,7 +14,7 @@ import pytest
 from fakes.asgi import request
 from fakes.engine import FakeOutcome, FakeReply, failed, streaming
 from fakes.gateway import Made
-from sluicegate.engine import LimitRules
+from sluicegate.engine import LimitRules, LimitSets
 from sluicegate.engine import Limits as Counting
 from sluicegate.errors import GatewayError
 from sluicegate.limits.admit import NOTHING, Demand, Held, Limiter, Scope, Together, reserved, scope, together
@@ -132,6 +132,22 @@ def test_an_answer_may_be_longer_than_a_burst_and_a_prompt_may_not() -> None:
         admit(admits, scopes, Demand(101, 5))
     assert "needs 101 tokens, more than the key `k`: 100 tokens per minute" in refused.value.message
     assert dict(refused.value.headers)[b"x-should-retry"] == b"false"
+
+
+@pytest.mark.parametrize("percent", [0, 1, 50, 100])
+def test_a_request_is_plain_until_a_budget_is_used_so_far(percent: int) -> None:
+    counting, sets = (
+        Counting(None),
+        LimitSets([LimitRules("k", [("budget_tokens_total", 200, None)])], percent),
+    )
+    for used in range(200):
+        held = counting.admit(sets, 1, 0)
+        assert held.budget == (used, 200)
+        assert held.is_plain == (used * 100 < 200 * percent)
+        held.settle(1, 0)
+    refused = counting.admit(sets, 1, 0)
+    assert refused.refused is not None
+    assert not refused.is_plain
 
 
 def test_a_budget_warns_and_then_stops() -> None:

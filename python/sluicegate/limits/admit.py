@@ -55,12 +55,13 @@ def together(*scopes: Scope) -> Together:
     """Whatever counts for a request."""
     largest = [one.largest for one in scopes if one.largest is not None]
     sizes = [one.limits.request_bytes for one in scopes if one.limits.request_bytes is not None]
+    warn_percent = min((one.budget.warn_percent for one in scopes), default=100)
     return Together(
         scopes,
-        LimitSets([one.rules for one in scopes]),
+        LimitSets([one.rules for one in scopes], warn_percent),
         min(largest, default=None),
         min(sizes, default=None),
-        min((one.budget.warn_percent for one in scopes), default=100),
+        warn_percent,
     )
 
 
@@ -185,7 +186,8 @@ class Limiter:
 
     def _counted(self, limited: Together, tokens: int, micros: int) -> Held:
         """On this machine."""
-        return self._judged(self._counting.admit(limited.sets, tokens, micros), limited, tokens)
+        held = self._counting.admit(limited.sets, tokens, micros)
+        return held if held.is_plain else self._judged(held, limited, tokens)
 
     def _judged(self, held: Answer, limited: Together, tokens: int) -> Held:
         if held.refused is not None:

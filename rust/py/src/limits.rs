@@ -66,14 +66,23 @@ pub struct LimitSets {
     sets: Sets,
     /// Of each set.
     kinds: Vec<Vec<String>>,
+    /// The share of a budget from which on there are warnings.
+    warn_percent: u64,
 }
 
 #[pymethods]
 impl LimitSets {
     #[new]
-    fn new(sets: Vec<PyRef<'_, LimitRules>>) -> Self {
+    #[pyo3(signature = (sets, warn_percent = 100))]
+    fn new(sets: Vec<PyRef<'_, LimitRules>>, warn_percent: u64) -> Self {
         let kinds = sets.iter().map(|rules| rules.kinds.clone()).collect();
-        LimitSets { sets: sets.iter().map(|rules| rules.rules.clone()).collect(), kinds }
+        LimitSets { sets: sets.iter().map(|rules| rules.rules.clone()).collect(), kinds, warn_percent }
+    }
+}
+
+impl LimitSets {
+    fn warns(&self, (used, most): (u64, u64)) -> bool {
+        u128::from(used) * 100 >= u128::from(most) * u128::from(self.warn_percent)
     }
 }
 
@@ -96,6 +105,9 @@ pub struct Admission {
     /// Of the budget that is used up furthest: used, and the most.
     #[pyo3(get)]
     budget: Option<(u64, u64)>,
+    /// Admitted, and no budget is near its end: one look tells it for nearly every request.
+    #[pyo3(get)]
+    is_plain: bool,
     requests: Option<Level>,
     tokens: Option<Level>,
 }
@@ -182,6 +194,7 @@ impl Limits {
             retry_after_ms: wait,
             alone: false,
             budget: None,
+            is_plain: false,
             requests,
             tokens,
         }
@@ -211,6 +224,7 @@ impl Limits {
                 retry_after_ms: None,
                 alone: held.alone,
                 budget: held.budget,
+                is_plain: !held.budget.is_some_and(|budget| sets.warns(budget)),
                 requests: held.requests,
                 tokens: held.tokens,
                 held: Mutex::new(Some(held)),
