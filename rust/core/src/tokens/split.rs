@@ -128,6 +128,9 @@ impl<'a> Splitter<'a> {
         let mut after_last_shared = None;
         while at < self.bytes.len() {
             let (class, after) = self.character(at);
+            if class == LOWER {
+                return Some(self.run(after, TAIL));
+            }
             if class & HEAD == 0 {
                 break;
             }
@@ -135,9 +138,6 @@ impl<'a> Splitter<'a> {
             if class & TAIL != 0 {
                 after_last_shared = Some(at);
             }
-        }
-        if self.class_at(at).is_some_and(|class| class == LOWER) {
-            return Some(self.run(at, TAIL));
         }
         // The head gives characters back until one of them can be the tail.
         after_last_shared
