@@ -740,11 +740,13 @@ def journal_segments(folder: str | PathLike[str]) -> list[JournalSegment]:
 
 def record_rows(
     records: Sequence[bytes], at_once: int
-) -> tuple[list[int], list[tuple[bytes | str | int | bool | None, ...]]]:
+) -> tuple[list[int], list[int], list[tuple[bytes | str | int | bool | None, ...]]]:
     """Records of the journal as parameters of `INSERT`.
 
-    Returns the numbers of the fields that some of them fill, and the values of these, `at_once` records after
-    each other; the last tuple has the rest. Raises ValueError for what is no record.
+    Returns the numbers of the fields in which all of them have the same value, of those in which they differ
+    (the id among them; a field that no record fills is in neither), and for each statement the values: of the
+    first ones once, then of the others `at_once` records after each other; the last tuple has the rest.
+    Raises ValueError for what is no record.
     """
 
 def record_sums(

@@ -28,26 +28,38 @@ fn value<'py>(py: Python<'py>, field: Field<'_>) -> Bound<'py, PyAny> {
     }
 }
 
-/// The numbers of the columns that some of the records fill, and the values of `at_once` rows after each other, again
-/// and again; the last ones are of fewer rows.
+/// The numbers of the columns in which all records have the same value, of those in which they differ (the id is one of
+/// these; columns that no record fills are in neither), and the parameters of one statement after the other: what is
+/// the same, and then the rest of `at_once` rows after each other; the last one has fewer.
 #[pyfunction]
 #[allow(clippy::type_complexity)]
 pub fn record_rows<'py>(
     py: Python<'py>,
     records: Vec<PyBackedBytes>,
     at_once: usize,
-) -> PyResult<(Vec<usize>, Vec<Bound<'py, PyTuple>>)> {
+) -> PyResult<(Vec<usize>, Vec<usize>, Vec<Bound<'py, PyTuple>>)> {
     let rows = py.detach(|| fields(&records))?;
-    let columns: Vec<usize> =
-        (0..COUNT).filter(|number| rows.iter().any(|row| row.get(*number) != Field::Nil)).collect();
-    // The last value of a column is mostly the next one, too: the same object again costs nothing.
+    let mut same = Vec::new();
+    let mut shared = Vec::new();
+    let mut different = vec![0];
+    for number in 1..COUNT {
+        let first = rows.first().map_or(Field::Nil, |row| row.get(number));
+        if rows.iter().any(|row| row.get(number) != first) {
+            different.push(number);
+        } else if first != Field::Nil {
+            same.push(number);
+            shared.push(value(py, first));
+        }
+    }
+    // The last value of a column is often the next one, too: the same object again costs nothing.
     let mut last: Vec<(Field<'_>, Bound<'py, PyAny>)> =
-        columns.iter().map(|_| (Field::Nil, value(py, Field::Nil))).collect();
+        different.iter().map(|_| (Field::Nil, value(py, Field::Nil))).collect();
     let mut groups = Vec::with_capacity(rows.len().div_ceil(at_once.max(1)));
     for group in rows.chunks(at_once.max(1)) {
-        let mut values = Vec::with_capacity(group.len() * columns.len());
+        let mut values = Vec::with_capacity(shared.len() + group.len() * different.len());
+        values.extend(shared.iter().cloned());
         for row in group {
-            for (number, (field, made)) in columns.iter().zip(&mut last) {
+            for (number, (field, made)) in different.iter().zip(&mut last) {
                 if *number == 0 {
                     values.push(PyBytes::new(py, &row.id).into_any());
                     continue;
@@ -61,7 +73,7 @@ pub fn record_rows<'py>(
         }
         groups.push(PyTuple::new(py, values)?);
     }
-    Ok((columns, groups))
+    Ok((same, different, groups))
 }
 
 /// For each hour and each value of the fields `dimensions`: those, how many records, and the totals of `summed`.
