@@ -740,7 +740,7 @@ def journal_segments(folder: str | PathLike[str]) -> list[JournalSegment]:
 
 def record_rows(
     records: Sequence[bytes], at_once: int
-) -> tuple[list[int], list[int], list[tuple[bytes | str | int | bool | None, ...]]]:
+) -> tuple[list[int], list[int], list[tuple[bytearray | str | int | None, ...]]]:
     """Records of the journal as parameters of `INSERT`.
 
     Returns the numbers of the fields in which all of them have the same value, of those in which they differ

@@ -4,7 +4,7 @@ use pyo3::{
     exceptions::PyValueError,
     prelude::*,
     pybacked::PyBackedBytes,
-    types::{PyBool, PyBytes, PyInt, PyNone, PyString, PyTuple},
+    types::{PyByteArray, PyInt, PyNone, PyString, PyTuple},
 };
 use sluicegate_core::record::{
     fields::{Field, Fields, COUNT},
@@ -19,10 +19,12 @@ fn unreadable() -> PyErr {
     PyValueError::new_err("not a record of the journal")
 }
 
+/// Of the types that Python's driver for SQLite takes as they are: for `bytes` and `bool` it asks around how to adapt them,
+/// a microsecond each.
 fn value<'py>(py: Python<'py>, field: Field<'_>) -> Bound<'py, PyAny> {
     match field {
         Field::Nil => PyNone::get(py).to_owned().into_any(),
-        Field::Truth(value) => PyBool::new(py, value).to_owned().into_any(),
+        Field::Truth(value) => PyInt::new(py, u8::from(value)).into_any(),
         Field::Number(value) => PyInt::new(py, value).into_any(),
         Field::Text(text) => PyString::new(py, text).into_any(),
     }
@@ -61,7 +63,7 @@ pub fn record_rows<'py>(
         for row in group {
             for (number, (field, made)) in different.iter().zip(&mut last) {
                 if *number == 0 {
-                    values.push(PyBytes::new(py, &row.id).into_any());
+                    values.push(PyByteArray::new(py, &row.id).into_any());
                     continue;
                 }
                 let now = row.get(*number);
