@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakKeyDictionary, WeakSet
 
 from msgspec import Struct
@@ -162,7 +162,7 @@ class _Ticks:
             self.begin(asyncio.get_running_loop())
 
 
-class _Attached(NamedTuple):
+class _Attached(Struct, frozen=True):
     bridge: Bridge
     # None where a thread of the core looks at the clocks.
     ticks: _Ticks | None

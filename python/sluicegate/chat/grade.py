@@ -87,7 +87,7 @@ class Grader:
         except RequestError as error:
             raise RuntimeError("a request that was read cannot be read again") from error
         extra = {name: value for name, value in job.extra.items() if name != "keep"}
-        ask = job.ask._replace(request=whole)
+        ask = msgspec.structs.replace(job.ask, request=whole)
         answered = await self._best(msgspec.structs.replace(job, ask=ask, extra=extra), rule)
         held = self._form.events(answered.reply.body, not asked.include_usage)
         return msgspec.structs.replace(answered, held=held)
@@ -264,4 +264,6 @@ def _cooler(job: "Job") -> "Ask":
     given = spec.temperature if spec.temperature is not None else _USUAL_TEMPERATURE
     cooler = msgspec.structs.replace(spec, temperature=given * _COOLER, locked=spec.locked | {"temperature"})
     assistant = msgspec.structs.replace(plan.assistant, spec=cooler)
-    return job.ask._replace(plan=msgspec.structs.replace(plan, assistant=assistant, recipes={}))
+    return msgspec.structs.replace(
+        job.ask, plan=msgspec.structs.replace(plan, assistant=assistant, recipes={})
+    )

@@ -1,7 +1,9 @@
 """What the stages of a request work with."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from sluicegate.chat.directory import Directory
 from sluicegate.chat.keep import StoredChats
@@ -22,7 +24,8 @@ if TYPE_CHECKING:
     from sluicegate.engine import Engine, Request
 
 
-class Parts(NamedTuple):
+# A struct: those of a NamedTuple take three times as long to read, and each request reads thirty of them.
+class Parts(Struct, frozen=True):
     """What the stages work with; built once by the composition root."""
 
     keys: Authenticator

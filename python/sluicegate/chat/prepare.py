@@ -1,7 +1,7 @@
 """The body that goes to an upstream, and what has to be undone in its answer."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 from msgspec import Struct
@@ -26,7 +26,7 @@ _LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 _MOST_RECIPES = 256
 
 
-class Rules(NamedTuple):
+class Rules(Struct, frozen=True):
     """What an operation takes of an assistant, and the scope that a key needs for it."""
 
     operation: Operation
@@ -44,7 +44,7 @@ class Rules(NamedTuple):
 CHAT = Rules("chat", "chat:write", remembers=True)
 
 
-class Ask(NamedTuple):
+class Ask(Struct, frozen=True):
     """One request, and what is planned for it."""
 
     plan: "Plan"
@@ -72,7 +72,7 @@ class Prepared(Struct, frozen=True):
 
 def check(ask: Ask, assistant: Assistant) -> None:
     """Refuse what the assistant and the operation cannot have together."""
-    plan, rules, request = ask
+    plan, rules, request = ask.plan, ask.rules, ask.request
     spec = assistant.spec
     if rules.operation == "completions" and plan.quality is not None and plan.quality.blocks_unscored:
         raise errors.bad_request(
@@ -113,7 +113,7 @@ def prepare(  # noqa: PLR0913 (all that is known of one call)
 
     `limit`: tokens of the answer; None leaves the client's own. `usage`: ask for the usage of a stream.
     """
-    plan, _, request = ask
+    plan, request = ask.plan, ask.request
     model = candidate[1]
     hide = request.stream and not request.include_usage
     inject = hide and usage
@@ -129,7 +129,7 @@ def prepare(  # noqa: PLR0913 (all that is known of one call)
 
 def recipe(ask: Ask, upstream: "Upstream", make: MakeRecipe, switch: "Switch | None" = None) -> "Recipe":
     """What is done to every request of this plan at this upstream; made once."""
-    plan, rules, _ = ask
+    plan, rules = ask.plan, ask.rules
     key = (rules.operation, upstream.name, switch)
     found = plan.recipes.get(key)
     if found is None:

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from sluicegate import errors
 from sluicegate.chat.keep import Keeping, not_kept
@@ -159,7 +160,7 @@ class ChatMemory:
 
         None: the answer that the request continues is not kept any more.
         """
-        plan, _, request = ask
+        plan, request = ask.plan, ask.request
         assistant = plan.assistant
         assert assistant is not None  # noqa: S101 (nothing else keeps conversations)
         if not self._history.configured:
@@ -227,7 +228,7 @@ class ChatMemory:
 
 def _with(ask: Ask, before: list[Node]) -> Ask:
     try:
-        return ask._replace(request=ask.request.inject([node.body.encode() for node in before]))
+        return replace(ask, request=ask.request.inject([node.body.encode() for node in before]))
     except RequestError as error:
         code, message, param = error.args
         raise errors.bad_request(code, message, param) from None

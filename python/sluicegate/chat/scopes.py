@@ -82,7 +82,7 @@ class Scopes:
 
 def demand(ask: "Ask", price: Price) -> Demand:
     """An estimate: the prompt by its length, the answer as long as it may be."""
-    plan, rules, request = ask
+    plan, rules, request = ask.plan, ask.rules, ask.request
     prompt = (plan.prompt_bytes + request.prompt_bytes) // BYTES_A_TOKEN + _TEMPLATE_TOKENS
     prompt += MEDIA_TOKENS * request.media_count
     answer = 0

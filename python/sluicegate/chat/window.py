@@ -88,7 +88,7 @@ class ContextWindows:
 
         None: nobody limits it.
         """
-        plan, rules, request = ask
+        plan, rules, request = ask.plan, ask.rules, ask.request
         if not rules.limits_answer:
             return None
         limit = stated_limit(ask)
@@ -127,7 +127,7 @@ class ContextWindows:
 
     async def leaves_room(self, ask: Ask, candidate: "Candidate", recipe: "Recipe") -> bool:
         """Whether the prompt leaves what the answer is meant to have, at most a quarter of the window."""
-        plan, _, request = ask
+        plan, request = ask.plan, ask.request
         window = plan.view.window(*candidate)
         if window is None:
             return True
@@ -139,7 +139,7 @@ class ContextWindows:
 
     async def count(self, ask: Ask, candidate: "Candidate", recipe: "Recipe") -> TokenCount:
         """The tokens of the prompt as this model gets it."""
-        plan, rules, request = ask
+        plan, rules, request = ask.plan, ask.rules, ask.request
         known = self._counter.knows(candidate)
         body = request.compose(recipe, candidate[1], False, None)[0] if known else b""
         text = request.prompt_bytes + plan.prompt_bytes
@@ -164,7 +164,7 @@ class ContextWindows:
 
 
 def _too_long(ask: Ask, window: int, count: TokenCount, own: int | None) -> errors.GatewayError:
-    plan, rules, _ = ask
+    plan, rules = ask.plan, ask.rules
     chat = rules.operation == "chat"
     what = "messages" if chat else "prompt"
     about = "" if count.exact else "about "

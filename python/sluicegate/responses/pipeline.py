@@ -304,7 +304,7 @@ def _natively(ask: Ask, otherwise: GatewayError) -> Ask:
     steps = [step for step in steps if step]
     if plan.assistant is not None or not steps:
         raise otherwise
-    return ask._replace(plan=structs.replace(plan, steps=tuple(steps)))
+    return structs.replace(ask, plan=structs.replace(plan, steps=tuple(steps)))
 
 
 def _native(turn: Turn, candidate: Candidate) -> bytes | None:
