@@ -52,6 +52,7 @@ from sluicegate._core import (
     record_rows,
     record_sums,
     scan,
+    sha256,
     stream_of,
     without_thoughts,
 )
@@ -101,6 +102,7 @@ __all__ = [
     "record_rows",
     "record_sums",
     "scan",
+    "sha256",
     "stream_of",
     "without_thoughts",
 ]

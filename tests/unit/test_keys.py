@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from sluicegate.errors import GatewayError
 from sluicegate.keys.authenticate import Authenticator
-from sluicegate.keys.model import is_mistyped, mint
+from sluicegate.keys.model import digest, is_mistyped, mint
 
 KEY = "sk-alice-0123456789"
 OTHER = "sk-bob-0123456789"
@@ -98,3 +99,9 @@ def test_minted_keys_carry_check_digits() -> None:
     assert not is_mistyped("sk-something-else")
     error = refusal(f"Bearer {made[0][:-1]}".encode())
     assert "mistyped or cut off" in error.message
+
+
+@given(st.binary(max_size=300))
+def test_the_digest_of_a_key_is_its_sha256(key: bytes) -> None:
+    """What is stored of keys must be found again by whatever made it."""
+    assert digest(key) == hashlib.sha256(key).digest()

@@ -1,12 +1,13 @@
 """The text of a key: its format, its check digits, and the digest that is stored of it."""
 
-import hashlib
 import hmac
 import secrets
 import zlib
 from typing import Literal
 
 from msgspec import Struct
+
+from sluicegate.engine import sha256
 
 _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _DIGITS = frozenset(_BASE62)
@@ -29,7 +30,7 @@ class Format(Struct, frozen=True):
 
 def digest(key: bytes) -> bytes:
     """SHA-256 of a key: what a process keeps of the keys in use. Their 256 random bits need no slow hash."""
-    return hashlib.sha256(key).digest()
+    return sha256(key)
 
 
 def peppered(pepper: bytes, key: bytes) -> bytes:

@@ -6,6 +6,7 @@
 
 pub mod chat;
 pub mod contain;
+pub mod digest;
 pub mod error;
 pub mod inline;
 pub mod journal;

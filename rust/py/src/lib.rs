@@ -3,6 +3,7 @@
 
 mod bridge;
 mod chunks;
+mod digest;
 mod journal;
 mod limits;
 mod marks;
@@ -28,6 +29,7 @@ use pyo3::prelude::*;
 fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
     m.add("RequestError", m.py().get_type::<request::RequestError>())?;
+    m.add_function(wrap_pyfunction!(digest::sha256, m)?)?;
     m.add_function(wrap_pyfunction!(request::scan, m)?)?;
     m.add_class::<request::Request>()?;
     m.add_class::<request::Message>()?;
