@@ -9,8 +9,6 @@ requests and moves records into the database. Prints a table; asserts nothing.
 from __future__ import annotations
 
 import argparse
-import fcntl
-import os
 import statistics
 import sys
 import tempfile
@@ -20,8 +18,10 @@ from pathlib import Path
 from bench import children
 from bench.tenants import MODEL, load
 from sluicegate.keys.model import mint
+from sluicegate.storage.location import Location
+from sluicegate.usage.day_files import DayFiles
+from sluicegate.usage.move import Mover
 
-PATH = "all, records stay in the journal"
 LIMITS = "requests_per_minute = 100000000, tokens_per_minute = 10000000000, concurrent_requests = 1000"
 
 
@@ -38,17 +38,19 @@ def settings(key: str, port: int, *, limited: bool) -> str:
 
 def hold_back_mover(stack: ExitStack, data: Path) -> None:
     """Be the one that moves the records of this data directory, and move none."""
-    journal = data / "journal"
-    journal.mkdir(parents=True, mode=0o700)
-    data.chmod(0o700)
-    lock = os.open(journal / "mover.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    stack.callback(os.close, lock)
-    fcntl.flock(lock, fcntl.LOCK_EX)
+    location = Location(data_dir=data)
+    location.make_data_dir()
+    mover = Mover(location.journal_dir, DayFiles(location.usage_dir))
+    stack.callback(mover.release)
+    if not mover.acquire():
+        raise children.BenchError(f"records of {data} are being moved already")
 
 
-def gateway(stack: ExitStack, folder: Path, text: str, *, recorded: bool) -> children.Server:
-    """`sluicegate serve` with one worker, ready to answer."""
-    folder.mkdir(exist_ok=True)
+def gateway(stack: ExitStack, folder: Path, text: str, *, recorded: bool, moved: bool) -> children.Server:
+    """`sluicegate serve` with one worker, ready to answer; not `moved`: its records stay in the journal."""
+    folder.mkdir()
+    if not moved:
+        hold_back_mover(stack, folder / "data")
     (folder / "sluicegate.toml").write_text(text)
     port = children.free_port()
     command = [sys.executable, "-m", "sluicegate", "serve", "--port", str(port)]
@@ -71,18 +73,16 @@ def main() -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sluicegate-bench-")))
         upstream, key = stack.enter_context(children.upstream(binary, folder)), mint()
         runs = {
-            "neither": (False, False),
-            "limits and budgets: 8 counters": (True, False),
-            "database and records": (False, True),
-            "all": (True, True),
-            PATH: (True, True),
+            "neither": (False, False, True),
+            "limits and budgets: 8 counters": (True, False, True),
+            "database and records": (False, True, True),
+            "all": (True, True, True),
+            "all, records stay in the journal": (True, True, False),
         }
         servers = {}
-        for number, (name, (limited, recorded)) in enumerate(runs.items()):
-            text = settings(key, upstream.port, limited=limited)
-            if name == PATH:
-                hold_back_mover(stack, folder / str(number) / "data")
-            servers[name] = gateway(stack, folder / str(number), text, recorded=recorded)
+        for number, (name, (limited, recorded, moved)) in enumerate(runs.items()):
+            text, place = settings(key, upstream.port, limited=limited), folder / str(number)
+            servers[name] = gateway(stack, place, text, recorded=recorded, moved=moved)
         costs: dict[str, list[float]] = {name: [] for name in runs}
         for turn in range(given.rounds):
             # Who begins turns with each round.

@@ -136,10 +136,8 @@ def test_an_answer_may_be_longer_than_a_burst_and_a_prompt_may_not() -> None:
 
 @pytest.mark.parametrize("percent", [0, 1, 50, 100])
 def test_a_request_is_plain_until_a_budget_is_used_so_far(percent: int) -> None:
-    counting, sets = (
-        Counting(None),
-        LimitSets([LimitRules("k", [("budget_tokens_total", 200, None)])], percent),
-    )
+    rules = LimitRules("k", [("budget_tokens_total", 200, None)])
+    counting, sets = Counting(None), LimitSets([rules], percent)
     for used in range(200):
         held = counting.admit(sets, 1, 0)
         assert held.budget == (used, 200)

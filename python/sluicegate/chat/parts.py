@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sluicegate.engine import Engine, Request
 
 
-# A struct: those of a NamedTuple take three times as long to read, and each request reads thirty of them.
+# A struct: attributes of a NamedTuple take three times as long to read, and each request reads thirty.
 class Parts(Struct, frozen=True):
     """What the stages work with; built once by the composition root."""
 

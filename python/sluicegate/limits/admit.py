@@ -47,8 +47,6 @@ class Together(Struct, frozen=True, gc=False):
     largest: int | None
     # The smallest of the sizes that a body may have.
     request_bytes: int | None
-    # The smallest share of a budget from which on there are warnings, in percent.
-    warn_percent: int
 
 
 def together(*scopes: Scope) -> Together:
@@ -61,7 +59,6 @@ def together(*scopes: Scope) -> Together:
         LimitSets([one.rules for one in scopes], warn_percent),
         min(largest, default=None),
         min(sizes, default=None),
-        warn_percent,
     )
 
 
@@ -194,10 +191,7 @@ class Limiter:
             if self._on_refusal is not None:
                 self._on_refusal(limited.scopes[held.refused[0]].subject, held.reason or "rate")
             raise refusal(held, limited.scopes, tokens)
-        budget = held.budget
-        if budget is not None and budget[0] * 100 >= budget[1] * limited.warn_percent:
-            return self._warned(held, limited.scopes, *budget)
-        return held
+        return held if held.budget is None else self._warned(held, limited.scopes, *held.budget)
 
     def _warned(self, held: Answer, scopes: tuple[Scope, ...], used: int, most: int) -> Held:
         percent = used * 100 // most if most else 100
