@@ -53,7 +53,10 @@ def apply(  # noqa: PLR0913, PLR0917 (one parameter an option)
             source=source, secrets=SecretSource(folder), prune=prune, grace_ms=milliseconds(grace, "--grace")
         )
         asking = not (yes or looking)
-        plan, made = opened(lambda database: _run(database, config, options, _Mode(looking, asking, as_json)))
+        mode = _Mode(looking, asking, as_json)
+        plan, made = opened(
+            lambda database: _run(database, config, options, mode), missing="pretend" if looking else "make"
+        )
     except ConfigError as error:
         refuse_all(error.lines)
     except OutdatedError:

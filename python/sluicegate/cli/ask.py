@@ -1,6 +1,7 @@
 """`sluicegate ask`: one question to an OpenAI-compatible server, and its answer as it comes."""
 
 import json
+import os
 import sys
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -46,6 +47,8 @@ def ask(  # noqa: PLR0913, PLR0917 - one for each option
     """
     from sluicegate.client import Client, ClientError, SettingsError  # noqa: PLC0415
 
+    if not os.environ.get("OPENAI_COMPATIBLE_BASE_URL", "").strip():
+        _fail("Set OPENAI_COMPATIBLE_BASE_URL to a server, such as http://127.0.0.1:8080/v1.", REFUSED)
     try:
         messages = [{"role": "system", "content": system}] if system else []
         messages.append({"role": "user", "content": _question(question)})

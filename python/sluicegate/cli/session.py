@@ -2,37 +2,62 @@
 
 import getpass
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NoReturn, TypeVar
 
 from sluicegate.cli.refuse import refuse
 
 if TYPE_CHECKING:
     from sluicegate.storage.database import Database
+    from sluicegate.storage.location import Location
     from sluicegate.storage.transaction import Actor, Change, View
 
 T = TypeVar("T")
+# Where `serve` would use no database. To make one turns `serve` into a gateway that uses it, which whoever
+# only looks must not do. `pretend`: an empty one, for this time.
+Missing = Literal["refuse", "make", "pretend"]
 
 
-def opened(work: "Callable[[Database], Awaitable[T]]") -> T:
-    """Run `work` on the database of `SLUICEGATE_DATA_DIR` or `SLUICEGATE_DATABASE_URL`."""
+def opened(work: "Callable[[Database], Awaitable[T]]", *, missing: Missing = "refuse") -> T:
+    """Run `work` on the database that `serve` uses; `missing`: what happens where that is none."""
     import asyncio  # noqa: PLC0415 (`--help` stays quick)
 
     from sluicegate.storage.errors import StorageError  # noqa: PLC0415
-    from sluicegate.storage.location import from_environment  # noqa: PLC0415
 
-    async def run() -> T:
+    async def run(location: "Location") -> T:
         from sluicegate.storage.database import Database  # noqa: PLC0415
 
-        database = await Database.open(from_environment())
+        database = await Database.open(location)
         try:
             return await work(database)
         finally:
             await database.close()
 
     try:
-        return asyncio.run(run())
+        with ExitStack() as stack:
+            return asyncio.run(run(_location(stack, missing)))
     except StorageError as error:
         refuse(str(error))
+
+
+def _location(stack: ExitStack, missing: Missing) -> "Location":
+    from tempfile import TemporaryDirectory  # noqa: PLC0415
+
+    from sluicegate.storage.location import Location, from_environment, in_use  # noqa: PLC0415
+
+    found = in_use()
+    if found is not None:
+        return found
+    if missing == "pretend":
+        return Location(data_dir=Path(stack.enter_context(TemporaryDirectory(prefix="sluicegate-"))))
+    location = from_environment()
+    if missing == "refuse":
+        refuse(
+            f"there is no database in {location.data_dir}. Set SLUICEGATE_DATA_DIR or "
+            "SLUICEGATE_DATABASE_URL to where it is; `sluicegate workspaces create ID` makes a new one"
+        )
+    return location
 
 
 def reading(work: "Callable[[View], Awaitable[T]]") -> T:
@@ -52,7 +77,7 @@ def changing(work: "Callable[[Change], Awaitable[T]]") -> T:
         async with database.change(actor()) as opened_change:
             return await work(opened_change)
 
-    return opened(change)
+    return opened(change, missing="make")
 
 
 def actor() -> "Actor":
