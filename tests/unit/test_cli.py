@@ -270,24 +270,3 @@ def test_where_a_database_is_used(tmp_path: Path) -> None:
     assert found.data_dir == share / "sluicegate"
     with pytest.raises(UnavailableError, match="expected postgresql://"):
         in_use(None, {**environ, "SLUICEGATE_DATABASE_URL": "mysql://h/d"})
-
-
-@pytest.mark.parametrize(
-    "command", ["usage", "logs", "keys list", "workspaces show acme", "audit list", "export"]
-)
-def test_who_only_looks_makes_no_database(command: str, tmp_path: Path) -> None:
-    """With one in the default place, `serve` would be another gateway."""
-    why = refused(cli(*command.split()))
-    assert f"there is no database in {tmp_path / 'share' / 'sluicegate'}. Set SLUICEGATE_DATA_DIR" in why
-    assert not (tmp_path / "share").exists()
-
-
-def test_a_look_at_what_would_change_pretends_a_database(tmp_path: Path) -> None:
-    (tmp_path / "acme.toml").write_text('[[workspace]]\nid = "acme"\n')
-    looked = cli("apply", "-f", str(tmp_path / "acme.toml"), "--dry-run")
-    assert (looked.exit_code, "+ workspace acme" in looked.stdout) == (0, True), looked.output
-    assert not (tmp_path / "share").exists()
-    made = cli("workspaces", "create", "acme")
-    assert made.exit_code == 0, made.output
-    assert (tmp_path / "share" / "sluicegate" / "sluicegate.db").exists()
-    assert "acme" in cli("workspaces", "list").stdout

@@ -127,7 +127,8 @@ def create(
     async def read(change: "Change") -> "Key":
         return await _found(change, name, workspace, platform)
 
-    key, _, made = planned(prepare, read)
+    # The key of an operator may be the first thing there is.
+    key, _, made = planned(prepare, read, missing="make" if platform else "refuse")
     _tell_secret(key, made[0].secret if made else None, as_json=as_json)
 
 

@@ -70,14 +70,14 @@ def reading(work: "Callable[[View], Awaitable[T]]") -> T:
     return opened(read)
 
 
-def changing(work: "Callable[[Change], Awaitable[T]]") -> T:
-    """Run `work` in a change: all of it, or nothing."""
+def changing(work: "Callable[[Change], Awaitable[T]]", *, missing: Missing = "refuse") -> T:
+    """Run `work` in a change: all of it, or nothing. Most need what only a database can have."""
 
     async def change(database: "Database") -> T:
         async with database.change(actor()) as opened_change:
             return await work(opened_change)
 
-    return opened(change, missing="make")
+    return opened(change, missing=missing)
 
 
 def actor() -> "Actor":

@@ -120,7 +120,8 @@ def create(
     async def read(change: "Change") -> "UpstreamRecord":
         return await _found(change, name, workspace, platform)
 
-    _answer(planned(prepare, read), as_json=as_json)
+    # An upstream of the operator may be the first thing there is.
+    _answer(planned(prepare, read, missing="make" if platform else "refuse"), as_json=as_json)
 
 
 @app.command("set")
