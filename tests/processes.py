@@ -14,6 +14,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pytest
 
 START_SECONDS = 45.0
 STOP_SECONDS = 15.0
@@ -72,6 +76,13 @@ def clean_environment(extra: Mapping[str, str]) -> dict[str, str]:
     """
     kept = {name: value for name, value in os.environ.items() if not name.startswith(OWN_VARIABLES)}
     return {**kept, "PYTHONUNBUFFERED": "1", "XDG_DATA_HOME": _NO_DATA, **extra}
+
+
+def clear_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same of this process, for as long as the test runs."""
+    for name in list(os.environ):
+        if name.startswith(OWN_VARIABLES):
+            monkeypatch.delenv(name)
 
 
 def answers(port: int, path: str) -> bool:

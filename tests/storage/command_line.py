@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
 
+from processes import clear_environment
 from sluicegate.cli import app
 from sluicegate.keys import store as keys
 from sluicegate.storage.database import Database
@@ -20,9 +20,7 @@ Cli = Callable[..., Result]
 
 def command_line(location: Location, monkeypatch: pytest.MonkeyPatch) -> Cli:
     """Run a command on the database of `location`."""
-    for name in list(os.environ):
-        if name.startswith(("SLUICEGATE_", "OPENAI_")):
-            monkeypatch.delenv(name)
+    clear_environment(monkeypatch)
     monkeypatch.setenv("SLUICEGATE_DATA_DIR", str(location.data_dir))
     if location.database_url is not None:
         monkeypatch.setenv("SLUICEGATE_DATABASE_URL", location.database_url.reveal())

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-from collections.abc import Callable
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
+from command_line import Cli, command_line, good
+from typer.testing import Result
 
-from sluicegate.cli import app
 from sluicegate.conversations import store as conversations
 from sluicegate.conversations.model import user_message
 from sluicegate.history import store
@@ -20,24 +18,13 @@ from sluicegate.http.door import Owner
 from sluicegate.storage.database import Database
 from sluicegate.storage.location import Location
 
-Cli = Callable[..., Result]
-
 
 @pytest.fixture
 def cli(location: Location, monkeypatch: pytest.MonkeyPatch) -> Cli:
     """Run a command on the database of `location`, in which two keys have talked."""
-    for name in list(os.environ):
-        if name.startswith(("SLUICEGATE_", "OPENAI_")):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("SLUICEGATE_DATA_DIR", str(location.data_dir))
-    if location.database_url is not None:
-        monkeypatch.setenv("SLUICEGATE_DATABASE_URL", location.database_url.reveal())
+    run = command_line(location, monkeypatch)
     asyncio.run(fill(location))
-
-    def run(*arguments: str) -> Result:
-        return CliRunner().invoke(app, ["conversations", *arguments])
-
-    return run
+    return lambda *arguments: run("conversations", *arguments)
 
 
 async def fill(location: Location) -> None:
@@ -66,11 +53,6 @@ async def fill(location: Location) -> None:
 
 def body(role: str, text: str) -> str:
     return json.dumps({"role": role, "content": text})
-
-
-def good(result: Result) -> str:
-    assert result.exit_code == 0, result.output
-    return result.stdout
 
 
 def listed(result: Result) -> list[Any]:

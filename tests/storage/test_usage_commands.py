@@ -5,20 +5,19 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
 import msgspec
 import pytest
-from typer.testing import CliRunner, Result
+from command_line import Cli, good
+from typer.testing import Result
 
 from processes import clean_environment
-from sluicegate.cli import app
 from sluicegate.clock import wall_ns
 from sluicegate.ids import request_ids
 from sluicegate.storage.location import Location
@@ -28,20 +27,8 @@ from sluicegate.usage.logbook import Logbook, open_logbook
 from sluicegate.usage.model import DAY_MS, Filter, Record, packed
 from sluicegate.usage.tail import Tail
 
-Cli = Callable[..., Result]
 NOW = wall_ns() // 1_000_000
 EVIL = ("=1+1", "+1", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "＝1", 'a,"b"\nc')  # noqa: RUF001
-
-
-@pytest.fixture
-def cli(location: Location, monkeypatch: pytest.MonkeyPatch) -> Cli:
-    for name in list(os.environ):
-        if name.startswith(("SLUICEGATE_", "OPENAI_")):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("SLUICEGATE_DATA_DIR", str(location.data_dir))
-    if location.database_url is not None:
-        monkeypatch.setenv("SLUICEGATE_DATABASE_URL", location.database_url.reveal())
-    return lambda *arguments, **options: CliRunner().invoke(app, list(arguments), **options)
 
 
 @pytest.fixture
@@ -54,11 +41,6 @@ def record(number: int, ago_ms: int, **values: Any) -> Record:
     id = f"req_{(NOW - ago_ms) * 1_000_000:016x}{number:012x}"
     made = Record(id=id, workspace="acme", key="key_1", operation="chat", model="m", upstream="u", status=200)
     return msgspec.structs.replace(made, **values)
-
-
-def good(result: Result) -> str:
-    assert result.exit_code == 0, result.output
-    return result.stdout
 
 
 def refused(result: Result) -> str:

@@ -14,6 +14,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from fakes.engine import FakeUpstream
+from processes import clear_environment
 from sluicegate import __version__
 from sluicegate import app as application
 from sluicegate.cli import app, serve
@@ -41,9 +42,7 @@ headers = { "x-team" = "header-secret" }
 def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No variable and no database of this machine, and no core."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "share"))
-    for name in list(os.environ):
-        if name.startswith(("SLUICEGATE_", "OPENAI_")):
-            monkeypatch.delenv(name)
+    clear_environment(monkeypatch)
     monkeypatch.setattr(application.core, "Upstream", FakeUpstream)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
+from processes import clear_environment
 from sluicegate.cli import app
 
 
@@ -15,9 +15,7 @@ from sluicegate.cli import app
 def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No variable and no database of this machine."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "share"))
-    for name in list(os.environ):
-        if name.startswith(("SLUICEGATE_", "OPENAI_")):
-            monkeypatch.delenv(name)
+    clear_environment(monkeypatch)
 
 
 def cli(*arguments: str) -> Result:

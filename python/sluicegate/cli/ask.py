@@ -1,7 +1,6 @@
 """`sluicegate ask`: one question to an OpenAI-compatible server, and its answer as it comes."""
 
 import json
-import os
 import sys
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -46,8 +45,9 @@ def ask(  # noqa: PLR0913, PLR0917 - one for each option
     Exit status: 0 a whole answer, 1 a failed call, 2 nothing to ask or no server, 130 Ctrl-C.
     """
     from sluicegate.client import Client, ClientError, SettingsError  # noqa: PLC0415
+    from sluicegate.client.settings import variable  # noqa: PLC0415
 
-    if not os.environ.get("OPENAI_COMPATIBLE_BASE_URL", "").strip():
+    if not variable("BASE_URL"):
         _fail("Set OPENAI_COMPATIBLE_BASE_URL to a server, such as http://127.0.0.1:8080/v1.", REFUSED)
     try:
         messages = [{"role": "system", "content": system}] if system else []

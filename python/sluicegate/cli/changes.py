@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from sluicegate.cli.session import Missing, changing, refuse_all
+from sluicegate.cli.session import changing, refuse_all
 
 if TYPE_CHECKING:
     from sluicegate.config.apply import Minted
@@ -17,9 +17,9 @@ def planned(
     prepare: "Callable[[Planner], Awaitable[None]]",
     read: "Callable[[Change], Awaitable[T]]",
     *,
-    missing: Missing = "refuse",
+    begins: bool = False,
 ) -> "tuple[T, Plan, tuple[Minted, ...]]":
-    """Let `prepare` plan, do it, and `read` the object again, all in one change."""
+    """Let `prepare` plan, do it, and `read` the object again, all in one change; `begins`: see `changing`."""
     from pathlib import Path  # noqa: PLC0415
 
     from sluicegate.config.apply import run  # noqa: PLC0415
@@ -38,7 +38,7 @@ def planned(
         return await read(change), plan, made
 
     try:
-        return changing(work, missing=missing)
+        return changing(work, begins=begins)
     except ConfigError as error:
         refuse_all(error.lines)
 

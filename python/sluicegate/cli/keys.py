@@ -128,7 +128,7 @@ def create(
         return await _found(change, name, workspace, platform)
 
     # The key of an operator may be the first thing there is.
-    key, _, made = planned(prepare, read, missing="make" if platform else "refuse")
+    key, _, made = planned(prepare, read, begins=platform)
     _tell_secret(key, made[0].secret if made else None, as_json=as_json)
 
 

@@ -97,7 +97,7 @@ def add(
         granted = Role.PLATFORM_ADMIN if platform else Role(role.value)
         return await store.grant(change, where, user.id, granted)
 
-    made = changing(work, missing="make" if platform else "refuse")
+    made = changing(work, begins=platform)
     where = "the platform" if platform else made.workspace
     show.note(f"{made.login} is {made.role.value} of {where}.")
 

@@ -1,8 +1,8 @@
 """How a command works on the database: opened for it, its failures in one line, its changes signed."""
 
 import getpass
-from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NoReturn, TypeVar
 
@@ -35,29 +35,30 @@ def opened(work: "Callable[[Database], Awaitable[T]]", *, missing: Missing = "re
             await database.close()
 
     try:
-        with ExitStack() as stack:
-            return asyncio.run(run(_location(stack, missing)))
+        with _location(missing) as location:
+            return asyncio.run(run(location))
     except StorageError as error:
         refuse(str(error))
 
 
-def _location(stack: ExitStack, missing: Missing) -> "Location":
+@contextmanager
+def _location(missing: Missing) -> "Iterator[Location]":
     from tempfile import TemporaryDirectory  # noqa: PLC0415
 
     from sluicegate.storage.location import Location, from_environment, in_use  # noqa: PLC0415
 
     found = in_use()
-    if found is not None:
-        return found
-    if missing == "pretend":
-        return Location(data_dir=Path(stack.enter_context(TemporaryDirectory(prefix="sluicegate-"))))
-    location = from_environment()
-    if missing == "refuse":
+    if found is None and missing == "pretend":
+        with TemporaryDirectory(prefix="sluicegate-") as folder:
+            yield Location(data_dir=Path(folder))
+        return
+    location = found or from_environment()
+    if found is None and missing == "refuse":
         refuse(
             f"there is no database in {location.data_dir}. Set SLUICEGATE_DATA_DIR or "
             "SLUICEGATE_DATABASE_URL to where it is; `sluicegate workspaces create ID` makes a new one"
         )
-    return location
+    yield location
 
 
 def reading(work: "Callable[[View], Awaitable[T]]") -> T:
@@ -70,14 +71,14 @@ def reading(work: "Callable[[View], Awaitable[T]]") -> T:
     return opened(read)
 
 
-def changing(work: "Callable[[Change], Awaitable[T]]", *, missing: Missing = "refuse") -> T:
-    """Run `work` in a change: all of it, or nothing. Most need what only a database can have."""
+def changing(work: "Callable[[Change], Awaitable[T]]", *, begins: bool = False) -> T:
+    """Run `work` in a change: all of it, or nothing. `begins`: one that may make the database."""
 
     async def change(database: "Database") -> T:
         async with database.change(actor()) as opened_change:
             return await work(opened_change)
 
-    return opened(change, missing=missing)
+    return opened(change, missing="make" if begins else "refuse")
 
 
 def actor() -> "Actor":

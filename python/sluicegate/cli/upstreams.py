@@ -121,7 +121,7 @@ def create(
         return await _found(change, name, workspace, platform)
 
     # An upstream of the operator may be the first thing there is.
-    _answer(planned(prepare, read, missing="make" if platform else "refuse"), as_json=as_json)
+    _answer(planned(prepare, read, begins=platform), as_json=as_json)
 
 
 @app.command("set")

@@ -124,7 +124,7 @@ def _write(workspace: str, fields: list[str] | None, *, as_json: bool, new: bool
     async def read(change: "Change") -> "Workspace":
         return await store.get(change, workspace)
 
-    record, plan, _ = planned(prepare, read, missing="make" if new else "refuse")
+    record, plan, _ = planned(prepare, read, begins=new)
     if as_json:
         show.document(record)
     else:

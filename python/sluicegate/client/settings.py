@@ -64,6 +64,11 @@ class Settings(Struct, frozen=True):
         return f"Settings(base_url={self.base_url!r}, api_key={key}, model={self.model!r})"
 
 
+def variable(name: str) -> str:
+    """OPENAI_COMPATIBLE_… of the environment; empty where it is not set, or blank."""
+    return os.environ.get(f"OPENAI_COMPATIBLE_{name}", "").strip()
+
+
 def read(
     base_url: str | None,
     api_key: str | None,
@@ -76,7 +81,7 @@ def read(
 
     Raises SettingsError where there is no base URL, or for an argument that is unknown or of a wrong type.
     """
-    base_url = base_url or os.environ.get("OPENAI_COMPATIBLE_BASE_URL", "").strip()
+    base_url = base_url or variable("BASE_URL")
     if not base_url:
         raise SettingsError(
             "There is no base URL: set OPENAI_COMPATIBLE_BASE_URL, or pass base_url='https://…/v1'."
@@ -91,8 +96,8 @@ def read(
         return msgspec.convert(
             {
                 "base_url": base_url,
-                "api_key": api_key or os.environ.get("OPENAI_COMPATIBLE_API_KEY", "").strip() or None,
-                "model": model or os.environ.get("OPENAI_COMPATIBLE_MODEL", "").strip() or None,
+                "api_key": api_key or variable("API_KEY") or None,
+                "model": model or variable("MODEL") or None,
                 "timeouts": Timeouts.of(DEFAULT_TIMEOUT if timeout is None else timeout),
                 "headers": tuple(headers.items()),
                 "ca_file": None if rest.get("ca_file") is None else os.fspath(rest["ca_file"]),  # type: ignore[call-overload]
